@@ -1,0 +1,204 @@
+"""Settings: one frozen struct from a TOML file and `TAPEWATCH_*` variables. The only reader of either.
+
+A file names sections and keys as the structs below do; a variable joins section and key with two underscores:
+`TAPEWATCH_BROKER`, `TAPEWATCH_WORKER__CHUNK_TICKS`. Later wins: defaults, file, variables, command line.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from stream.errors import ConfigError
+
+ENV_PREFIX: Final = "TAPEWATCH_"
+ENV_FILE: Final = "TAPEWATCH_CONFIG"
+ROOT: Final = Path(__file__).resolve().parent.parent
+DEFAULT_MODELS: Final = str(ROOT / "models")
+
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Fraction = Annotated[float, Meta(gt=0, lt=1)]
+Unit = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+TopicName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A section of the settings: unknown keys are refused."""
+
+
+class Topics(_Section):
+    """Names of the topics, and how `tapewatch topics create` makes them."""
+
+    ticks: TopicName = "ticks"
+    predictions: TopicName = "predictions"
+    risk: TopicName = "risk"
+    actions: TopicName = "actions"
+    alerts: TopicName = "alerts"
+    rejected: TopicName = "ticks.rejected"
+    partitions: Annotated[int, Meta(ge=1, le=10_000)] = 4
+    replication: Annotated[int, Meta(ge=1, le=32)] = 1
+    retention_hours: Positive = 24.0
+
+
+class Worker(_Section):
+    """The stream processor: group, chunks, commits, and where it serves /metrics and /health."""
+
+    group: Annotated[str, Meta(min_length=1, max_length=200)] = "tapewatch"
+    models: str = DEFAULT_MODELS
+    chunk_ticks: Annotated[int, Meta(ge=1, le=8192)] = 512  # most ticks a chunk; less is taken when less is there
+    fetch_max_wait_ms: Annotated[int, Meta(ge=1, le=5000)] = 5
+    fetch_max_bytes: Annotated[int, Meta(ge=1024)] = 262_144  # a partition and fetch
+    message_max_bytes: Annotated[int, Meta(ge=256)] = 65_536  # a longer message is refused undecoded
+    chunks_in_flight: Annotated[int, Meta(ge=1, le=64)] = 4  # a partition; bounds memory when the broker is slow
+    commit_interval_seconds: Positive = 1.0
+    stall_seconds: Positive = 30.0  # lag without progress for so long turns /health bad
+    max_symbols: Annotated[int, Meta(ge=1, le=1_048_576)] = 65_536  # instruments a partition
+    host: str = "127.0.0.1"
+    port: Port = 6066
+    watch: list[str] = []  # symbols with gauges of their own in /metrics; empty: the first `watch_limit` seen
+    watch_limit: Annotated[int, Meta(ge=0, le=1000)] = 32
+
+
+class Features(_Section):
+    """Rules for ticks that are not plain, and how much history an instrument needs."""
+
+    session_gap_seconds: Positive = 1800.0  # a longer pause starts a new session: no return across it
+    warm_ticks: Count = 200
+    warm_seconds: Positive = 60.0
+    band: Annotated[float, Meta(gt=0, lt=10)] = 0.10  # |log price / last price| above it is refused ...
+    band_agree: Count = 3  # ... until so many in a row agree on the new level
+    clock_agree: Count = 3  # so many in a row that are a session late and agree set the clock back
+
+
+class Risk(_Section):
+    """Weights of the score's components, and the levels with their hysteresis."""
+
+    weight_volatility: NonNegative = 0.30
+    weight_anomaly: NonNegative = 0.20
+    weight_flow: NonNegative = 0.15
+    weight_liquidity: NonNegative = 0.15
+    weight_tail: NonNegative = 0.20
+    elevated: Annotated[float, Meta(gt=0, lt=100)] = 40.0
+    high: Annotated[float, Meta(gt=0, lt=100)] = 60.0
+    critical: Annotated[float, Meta(gt=0, lt=100)] = 80.0
+    hysteresis: Annotated[float, Meta(ge=0, lt=50)] = 5.0  # score points below a level's border before it is left
+    score_seconds: Positive = 2.0  # the score is smoothed over so much event time
+    es_limit: Positive = 0.02  # ES 97.5 % of one unit over 60 s above which the agent must be flat
+
+    def __post_init__(self) -> None:
+        if not self.elevated < self.high < self.critical:
+            raise ValueError(f"elevated < high < critical must hold: {self.elevated}, {self.high}, {self.critical}")
+        if self.weight_volatility + self.weight_anomaly + self.weight_flow + self.weight_liquidity + self.weight_tail <= 0:
+            raise ValueError("at least one weight must be positive")
+
+
+class Alerts(_Section):
+    """Thresholds at which alerts open; each closes below `close_ratio` of it, held for `hold_seconds`."""
+
+    volatility: Positive = 4.0  # volatility over 10 s against the instrument's own over 30 min
+    price_jump: Positive = 8.0  # move over 1 s in standard deviations
+    anomaly: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95  # mean anomaly of the recent ticks
+    pump_return: Positive = 0.01  # log return over 60 s ...
+    pump_volume: Positive = 5.0  # ... at so many times the usual volume ...
+    pump_imbalance: Fraction = 0.5  # ... and so one-sided
+    flow: Fraction = 0.9  # |order-flow imbalance| over 60 s ...
+    flow_volume: Positive = 3.0  # ... at so many times the usual volume
+    liquidity: Positive = 5.0  # price impact against the instrument's normal
+    gap_seconds: Positive = 60.0  # a pause is a gap when longer than this ...
+    gap_ratio: Positive = 50.0  # ... and so many times the usual gap
+    faults: Count = 5  # late, duplicated or out-of-band ticks, decaying over 60 s
+    stale_seconds: Positive = 60.0  # no tick received for so long, and gap_ratio times the usual gap
+    close_ratio: Fraction = 0.7
+    hold_seconds: Positive = 10.0
+    update_ratio: Annotated[float, Meta(gt=1)] = 1.5  # an open alert is published again when its value grew so much
+
+
+class Settings(_Section):
+    """All settings of a process."""
+
+    broker: Annotated[str, Meta(pattern=r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$")] = "127.0.0.1:9092"
+    topics: Topics = Topics()
+    worker: Worker = Worker()
+    features: Features = Features()
+    risk: Risk = Risk()
+    alerts: Alerts = Alerts()
+
+
+def load(
+    file: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read the settings in force.
+
+    Parameters
+    ----------
+    file
+        TOML file; if None, the one named by TAPEWATCH_CONFIG, if any.
+    environ
+        Environment; os.environ if None.
+    overrides
+        Dotted keys set on the command line, such as {"worker.port": 0}; None values are left out.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key, the value and the rule.
+    """
+    environ = os.environ if environ is None else environ
+    file = file or environ.get(ENV_FILE)
+    tree: dict[str, Any] = _read_toml(Path(file)) if file else {}
+    for name, text in environ.items():
+        if name.startswith(ENV_PREFIX) and name != ENV_FILE:
+            _put(tree, name.removeprefix(ENV_PREFIX).lower().split("__"), _parse(text), name)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _put(tree, key.split("."), value, key)
+    try:
+        return msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(error, tree)) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read settings file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"settings file {path} is not TOML: {error}") from None
+
+
+def _parse(text: str) -> Any:
+    """A variable's text as TOML would read it (numbers, lists, true), else as it stands."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _put(tree: dict[str, Any], path: list[str], value: Any, name: str) -> None:
+    *sections, key = path
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{name}: {section} is a value, not a section")
+    tree[key] = value
+
+
+def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
+    """Name key, value and rule: msgspec's text holds the rule and the path, the tree holds the value."""
+    rule, _, path = str(error).partition(" - at `$")
+    key = path.rstrip("`").lstrip(".")
+    value: Any = tree
+    for part in key.split("."):
+        value = value.get(part, "") if isinstance(value, Mapping) else ""
+    where = f"setting {key} = {value!r}" if key and not isinstance(value, Mapping) else f"settings {key}".strip()
+    return f"{where}: {rule}"

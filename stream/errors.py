@@ -1,0 +1,38 @@
+"""Every error that Tapewatch raises on purpose.
+
+A message names the thing, its value and the rule; where the user can mend it, it says how. The command line
+prints it as one line and exits with 1; a traceback is a bug of ours.
+"""
+
+
+class TapewatchError(Exception):
+    """Anything that a user can cause and mend."""
+
+
+class ConfigError(TapewatchError):
+    """A setting is unknown or impossible."""
+
+
+class BadMessage(TapewatchError):
+    """A message on `ticks` cannot be used; `reason` is one of `messages.Reason`."""
+
+    def __init__(self, reason: str, rule: str) -> None:
+        super().__init__(f"{reason}: {rule}")
+        self.reason = reason
+        self.rule = rule
+
+
+class BadFile(TapewatchError):
+    """A file of ticks cannot be read, or lacks a column."""
+
+
+class ModelMismatch(TapewatchError):
+    """A model bundle is missing, damaged, or made for other features or shapes."""
+
+
+class BrokerUnreachable(TapewatchError):
+    """No Kafka broker answers at the address."""
+
+
+class MissingTopic(TapewatchError):
+    """The broker has no such topic, and may not make it by itself."""

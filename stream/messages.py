@@ -1,0 +1,181 @@
+"""The wire contract: one frozen struct a topic, JSON, keyed by symbol.
+
+Decoding is validation: what a decoder of this module lets through satisfies every bound written here. New fields
+go last, with a default, so that old and new processes can share a topic. Results carry the partition and offset
+of the tick they answer and no clock of ours, so the same ticks always give the same bytes.
+
+`stream/encoding.py` writes the three result structs with a compiled encoder; tests decode its bytes with the
+structs of this module.
+"""
+
+import hashlib
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+HORIZONS: Final = (10, 60)
+"""Forecast horizons, seconds of event time."""
+
+QUANTILE_LEVELS: Final = (0.01, 0.05, 0.50, 0.95, 0.99)
+"""Levels of the forecast quantiles, in the order in which `Horizon.quantiles` holds them."""
+
+MIN_EXCHANGE_NS: Final = 946_684_800_000_000_000  # 2000-01-01: earlier means seconds, ms or us were sent
+MAX_EXCHANGE_NS: Final = 4_102_444_800_000_000_000  # 2100-01-01
+MAX_SYMBOL_LENGTH: Final = 64
+
+# Bounds wide enough for 1e-10 BTC altcoins and for 1e9 units of account, narrow enough that squares and ratios of
+# them stay finite in float32.
+Price = Annotated[float, Meta(ge=1e-12, le=1e12, description="quote currency per base unit")]
+Size = Annotated[float, Meta(ge=1e-12, le=1e15, description="base units, shares or contracts")]
+ExchangeNs = Annotated[
+    int,
+    Meta(ge=MIN_EXCHANGE_NS, le=MAX_EXCHANGE_NS, description="venue clock, ns since the Unix epoch, UTC"),
+]
+# Printable is checked when an instrument is first seen (pipeline.Instruments): a pattern here would cost more
+# than the rest of the decoding.
+Symbol = Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_LENGTH, description="1 to 64 printable characters")]
+Venue = Annotated[str, Meta(max_length=MAX_SYMBOL_LENGTH, description="up to 64 printable characters; may be empty")]
+TradeId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(min_length=1, max_length=64)]
+Partition = Annotated[int, Meta(ge=0, description="partition of the tick this answers")]
+Offset = Annotated[int, Meta(ge=0, description="offset of the tick this answers")]
+Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
+Score = Annotated[float, Meta(ge=0.0, le=100.0)]
+NonNegative = Annotated[float, Meta(ge=0.0)]
+
+Side = Literal["buy", "sell"]
+Level = Literal["normal", "elevated", "high", "critical"]
+ActionName = Literal["short", "flat", "long"]
+Gate = Literal["warming", "level", "es_limit"]
+AlertKind = Literal["volatility", "price_jump", "anomaly", "pump", "flow", "liquidity", "feed"]
+Severity = Literal["info", "warning", "critical"]
+AlertState = Literal["opened", "updated", "closed"]
+Reason = Literal["json", "schema", "range", "symbol", "key", "too_many_symbols", "duplicate", "band", "too_large", "internal"]
+
+LEVELS: Final[tuple[Level, ...]] = ("normal", "elevated", "high", "critical")
+ACTIONS: Final[tuple[ActionName, ...]] = ("short", "flat", "long")
+GATES: Final[tuple[Gate | None, ...]] = (None, "warming", "level", "es_limit")
+ALERT_KINDS: Final[tuple[AlertKind, ...]] = ("volatility", "price_jump", "anomaly", "pump", "flow", "liquidity", "feed")
+SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "critical")
+
+
+class Tick(msgspec.Struct, frozen=True, gc=False):
+    """One print on topic `ticks`, keyed by its symbol. Unknown fields are ignored."""
+
+    symbol: Symbol
+    exchange_ns: ExchangeNs
+    price: Price
+    size: Size
+    side: Side | None = None  # the taker's; absent: inferred by the tick rule
+    trade_id: TradeId | None = None
+    venue: Venue = ""
+    account: str | None = None
+
+
+class Horizon(msgspec.Struct, frozen=True):
+    """The forecast distribution of the log return over the next `horizon_seconds` of event time."""
+
+    horizon_seconds: int
+    expected_return: float  # log return
+    volatility: NonNegative  # standard deviation of the log return over the horizon
+    probability_up: Unit
+    quantiles: Annotated[list[float], Meta(min_length=5, max_length=5)]  # log return at QUANTILE_LEVELS
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """One record on topic `predictions` for each accepted tick."""
+
+    symbol: Symbol
+    venue: Venue
+    partition: Partition
+    offset: Offset
+    exchange_ns: ExchangeNs
+    warming: bool  # the instrument has too little history yet: read the numbers as untested
+    horizons: list[Horizon]
+    model: str  # name@version of the forecaster
+
+
+class Risk(msgspec.Struct, frozen=True):
+    """One record on topic `risk` for each accepted tick. Positive VaR and ES are losses of a long position."""
+
+    symbol: Symbol
+    venue: Venue
+    partition: Partition
+    offset: Offset
+    exchange_ns: ExchangeNs
+    warming: bool
+    anomaly: Unit  # calibrated: 0.99 is exceeded by 1 % of normal ticks
+    var_99: NonNegative  # of one unit of notional over 60 s
+    es_975: NonNegative
+    volatility_ratio: NonNegative  # forecast volatility over the instrument's own long-run volatility
+    flow: Unit  # component: one-sidedness of the order flow, weighted by how unusual its volume is
+    liquidity: Unit  # component: price impact and spread against the instrument's normal
+    score: Score
+    level: Level
+    model: str  # name@version of the critic
+
+
+class Action(msgspec.Struct, frozen=True):
+    """One record on topic `actions` for each accepted tick."""
+
+    symbol: Symbol
+    venue: Venue
+    partition: Partition
+    offset: Offset
+    exchange_ns: ExchangeNs
+    warming: bool
+    action: ActionName  # after the risk rules
+    target_position: Annotated[float, Meta(ge=-1.0, le=1.0)]  # units of the notional limit
+    action_values: Annotated[list[float], Meta(min_length=3, max_length=3)]  # of short, flat, long
+    expected_reward: float  # of the action, log return after costs
+    gated_by: Gate | None  # the risk rule that overrode the agent
+    model: str  # name@version of the policy
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """A feature that drove an alert: how much of `value` goes away when the feature is put back to normal."""
+
+    feature: str
+    value: float
+    contribution: float
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """One record on topic `alerts` for each change of an alert's state."""
+
+    alert_id: str
+    symbol: Symbol
+    venue: Venue
+    kind: AlertKind
+    severity: Severity
+    state: AlertState
+    partition: Partition
+    offset: Offset
+    exchange_ns: ExchangeNs
+    value: float
+    threshold: float
+    reasons: list[Contribution]
+    detail: str = ""  # feed alerts: stale, late, gapped, duplicated, band
+
+
+def trade_key(trade_id: int | str | None) -> int:
+    """A trade id as one int64, 0 where absent: a decimal text is its number, other text a 64-bit hash.
+
+    The hash does not change between processes, as Python's own does.
+    """
+    if trade_id is None:
+        return 0
+    if isinstance(trade_id, int):
+        return trade_id
+    if len(trade_id) <= 18 and trade_id.isascii() and trade_id.isdecimal():
+        return int(trade_id)
+    return int.from_bytes(hashlib.blake2b(trade_id.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+decode_tick = msgspec.json.Decoder(Tick).decode
+decode_ticks = msgspec.json.Decoder(list[Tick]).decode
+decode_prediction = msgspec.json.Decoder(Prediction).decode
+decode_risk = msgspec.json.Decoder(Risk).decode
+decode_action = msgspec.json.Decoder(Action).decode
+decode_alert = msgspec.json.Decoder(Alert).decode
+encode = msgspec.json.Encoder().encode

@@ -1,0 +1,1 @@
+"""Offline training: the same features as the worker, PyTorch models, ONNX bundles."""
