@@ -33,7 +33,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A section of the settings: unknown keys are refused."""
 
 
-class Topics(_Section):
+class Topics(_Section, frozen=True):
     """Names of the topics, and how `tapewatch topics create` makes them."""
 
     ticks: TopicName = "ticks"
@@ -47,7 +47,7 @@ class Topics(_Section):
     retention_hours: Positive = 24.0
 
 
-class Worker(_Section):
+class Worker(_Section, frozen=True):
     """The stream processor: group, chunks, commits, and where it serves /metrics and /health."""
 
     group: Annotated[str, Meta(min_length=1, max_length=200)] = "tapewatch"
@@ -66,7 +66,7 @@ class Worker(_Section):
     watch_limit: Annotated[int, Meta(ge=0, le=1000)] = 32
 
 
-class Features(_Section):
+class Features(_Section, frozen=True):
     """Rules for ticks that are not plain, and how much history an instrument needs."""
 
     session_gap_seconds: Positive = 1800.0  # a longer pause starts a new session: no return across it
@@ -77,7 +77,7 @@ class Features(_Section):
     clock_agree: Count = 3  # so many in a row that are a session late and agree set the clock back
 
 
-class Risk(_Section):
+class Risk(_Section, frozen=True):
     """Weights of the score's components, and the levels with their hysteresis."""
 
     weight_volatility: NonNegative = 0.30
@@ -95,11 +95,14 @@ class Risk(_Section):
     def __post_init__(self) -> None:
         if not self.elevated < self.high < self.critical:
             raise ValueError(f"elevated < high < critical must hold: {self.elevated}, {self.high}, {self.critical}")
-        if self.weight_volatility + self.weight_anomaly + self.weight_flow + self.weight_liquidity + self.weight_tail <= 0:
+        if (
+            self.weight_volatility + self.weight_anomaly + self.weight_flow + self.weight_liquidity + self.weight_tail
+            <= 0
+        ):
             raise ValueError("at least one weight must be positive")
 
 
-class Alerts(_Section):
+class Alerts(_Section, frozen=True):
     """Thresholds at which alerts open; each closes below `close_ratio` of it, held for `hold_seconds`."""
 
     volatility: Positive = 4.0  # volatility over 10 s against the instrument's own over 30 min
@@ -120,7 +123,7 @@ class Alerts(_Section):
     update_ratio: Annotated[float, Meta(gt=1)] = 1.5  # an open alert is published again when its value grew so much
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """All settings of a process."""
 
     broker: Annotated[str, Meta(pattern=r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$")] = "127.0.0.1:9092"

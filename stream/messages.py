@@ -50,7 +50,9 @@ Gate = Literal["warming", "level", "es_limit"]
 AlertKind = Literal["volatility", "price_jump", "anomaly", "pump", "flow", "liquidity", "feed"]
 Severity = Literal["info", "warning", "critical"]
 AlertState = Literal["opened", "updated", "closed"]
-Reason = Literal["json", "schema", "range", "symbol", "key", "too_many_symbols", "duplicate", "band", "too_large", "internal"]
+Reason = Literal[
+    "json", "schema", "range", "symbol", "key", "too_many_symbols", "duplicate", "band", "too_large", "internal"
+]
 
 LEVELS: Final[tuple[Level, ...]] = ("normal", "elevated", "high", "critical")
 ACTIONS: Final[tuple[ActionName, ...]] = ("short", "flat", "long")

@@ -1,0 +1,109 @@
+# Everything is installed into .venv and fetched into build/; `make clean` removes both.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup setup-dev demo test lint format kafka bench models lock docs clean
+
+BIN := .venv/bin
+ARGS ?=
+UV_VERSION := 0.13.9
+KAFKA_LIBS := build/kafka/libs
+export PYTHONUNBUFFERED := 1
+
+# pip's own lines, one for each wheel that it downloads, so that a slow line is seen to move.
+PIP := $(BIN)/pip --disable-pip-version-check install
+PROGRESS := awk '/Downloading|Installing collected/ { print "    " substr($$0, 1, 100); fflush() }'
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.compiled ## install what running needs into .venv and compile the kernels (no torch)
+
+setup-dev: .venv/.dev setup ## add what training and the tests need (torch among it)
+
+demo: setup ## embedded broker, worker and a replay of real trades with a live board; options in ARGS="..."
+	@$(BIN)/tapewatch demo $(ARGS)
+
+test: setup-dev kafka lint ## what CI runs: format, lint, types and all tests, on a real Kafka
+	@$(BIN)/pytest $(ARGS)
+
+lint: setup-dev ## ruff format --check, ruff check, mypy --strict
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+
+format: setup-dev ## rewrite the code as `make lint` wants it
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+bench: setup-dev kafka ## throughput and latency on a real Kafka, against a plain per-event agent
+	@$(BIN)/python -m tests.benchmark $(ARGS)
+
+models: setup-dev ## train the bundles in models/ again
+	@$(BIN)/tapewatch train all $(ARGS)
+
+docs: setup-dev ## write asyncapi.yaml and the tables of docs/metrics.md again from the code
+	@$(BIN)/python -m stream.asyncapi
+	@$(BIN)/python -m stream.metrics
+
+lock: .venv/bin/python ## choose the newest versions that pyproject.toml allows, and write requirements/*.txt
+	@$(PIP) --quiet uv==$(UV_VERSION)
+	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-header pyproject.toml \
+	  -o requirements/runtime.txt
+	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-header pyproject.toml \
+	  --extra training --extra dev -c requirements/runtime.txt -o requirements/dev.txt
+
+clean: ## remove .venv, build/ and every cache
+	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find stream training tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@python=; for candidate in python3.11 python3; do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; \
+	  then python="$$candidate"; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo "Python 3.11 is missing: install it (Debian, Ubuntu: apt install python3.11 python3.11-venv;" \
+	    "macOS: brew install python@3.11; else https://www.python.org/downloads/)" >&2; exit 1; fi; \
+	echo "==> making .venv with $$("$$python" --version)"; \
+	"$$python" -m venv .venv || { rm -rf .venv; \
+	  echo "$$python cannot make a virtual environment: install its venv module" \
+	    "(Debian, Ubuntu: apt install python3.11-venv)" >&2; exit 1; }
+
+.venv/.installed: requirements/runtime.txt pyproject.toml | .venv/bin/python
+	@echo "==> installing what running needs into .venv"
+	@$(PIP) -r requirements/runtime.txt | $(PROGRESS)
+	@$(PIP) --quiet --no-deps -e .
+	@touch $@
+
+.venv/.dev: requirements/dev.txt .venv/.installed
+	@echo "==> installing what training and the tests need into .venv (torch: minutes on a slow line)"
+	@$(PIP) -r requirements/dev.txt | $(PROGRESS)
+	@touch $@
+
+# Numba keeps the machine code in __pycache__ beside each kernel's source and notices by itself when that changes;
+# this only saves the first start the wait.
+.venv/.compiled: .venv/.installed $(wildcard stream/core/*.py)
+	@echo "==> compiling the kernels"
+	@$(BIN)/tapewatch compile
+	@touch $@
+
+ifdef KAFKA_HOME
+kafka: ## fetch Apache Kafka's jars into build/kafka (nothing to do where KAFKA_HOME names an installation)
+	@test -d "$(KAFKA_HOME)/libs" || { echo "KAFKA_HOME=$(KAFKA_HOME) holds no libs/: name the folder of an" \
+	  "unpacked Apache Kafka 4, or unset it to fetch one" >&2; exit 1; }
+else
+kafka: $(KAFKA_LIBS)/.fetched
+endif
+
+$(KAFKA_LIBS)/.fetched: docker/kafka/pom.xml
+	@command -v java >/dev/null || { echo "java is missing: install Java 17 or newer" \
+	  "(Debian, Ubuntu: apt install openjdk-17-jre-headless; macOS: brew install openjdk@17)" >&2; exit 1; }
+	@command -v mvn >/dev/null || { echo "mvn is missing: install Maven (Debian, Ubuntu: apt install maven;" \
+	  "macOS: brew install maven), or set KAFKA_HOME to an unpacked Apache Kafka 4" >&2; exit 1; }
+	@echo "==> fetching Apache Kafka into $(KAFKA_LIBS)"
+	@rm -rf $(KAFKA_LIBS)
+	@mvn -q -f docker/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
+	  -DoutputDirectory=$(CURDIR)/$(KAFKA_LIBS)
+	@touch $@
