@@ -1,0 +1,427 @@
+"""Every Prometheus metric of a worker. `python -m stream.metrics` writes their table in docs/metrics.md again.
+
+The tick path calls `chunk` and `published` once a chunk each, never once a tick. prometheus-client's own histogram
+takes one observation a call and searches its buckets in Python; `Buckets` here takes an array, or one value with a
+weight. Nothing here locks more than prometheus-client does by itself: use a `Metrics` from one event loop.
+"""
+
+import platform
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from stream import __version__
+from stream.config import ROOT
+from stream.messages import ALERT_KINDS, AlertKind, AlertState, Reason
+
+PREFIX: Final = "tapewatch_"
+
+Output = Literal["predictions", "risk", "actions", "alerts", "rejected"]
+"""What a worker publishes, by role: the label `topic` does not change with the topics' configured names."""
+
+Stage = Literal["decode", "features", "inference", "risk", "encode", "publish"]
+"""The steps of a chunk, in their order."""
+
+Head = Literal["forecaster", "critic", "policy"]
+
+# The target is a p50 of 10 ms and a p99 of 25 ms, so most borders lie around them; prometheus-client's default
+# ladder starts at 5 ms. Milliseconds here for the reader, seconds on the wire.
+LATENCY_BUCKETS: Final = tuple(
+    ms / 1000 for ms in (0.25, 0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 250, 1000, 5000)
+)
+# A step of a small chunk takes tens of microseconds.
+STAGE_BUCKETS: Final = tuple(
+    ms / 1000 for ms in (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 100, 250, 1000)
+)
+CHUNK_BUCKETS: Final = tuple(float(2**power) for power in range(14))  # 1 to 8192, the largest `chunk_ticks`
+
+DOCUMENT: Final = ROOT / "docs" / "metrics.md"
+TABLE_START: Final = "<!-- table: written by `make docs` -->"
+TABLE_END: Final = "<!-- end of table -->"
+
+
+class Declared(NamedTuple):
+    """A metric as docs/metrics.md lists it."""
+
+    name: str  # as exposed, `_total` included
+    kind: str  # counter, gauge or histogram
+    unit: str
+    labels: tuple[str, ...]
+    help: str
+
+
+class Buckets:
+    """Counts of one histogram, one label set: `counts[i]` observations in (bounds[i-1], bounds[i]]."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = list(bounds)
+        self._edges = np.array(bounds, dtype=np.float64)
+        self.counts = np.zeros(len(bounds) + 1, dtype=np.int64)
+        self.sum = 0.0
+
+    def observe(self, value: float, weight: int = 1) -> None:
+        """Count `value` `weight` times; below 0 (a clock of the venue that runs ahead of ours) it counts as 0."""
+        value = max(0.0, value)
+        self.counts[bisect_left(self._bounds, value)] += weight
+        self.sum += value * weight
+
+    def observe_all(self, values: NDArray[np.float64]) -> None:
+        """Count each of `values`, float64[n], as `observe` does."""
+        values = np.maximum(values, 0.0)
+        self.counts += np.bincount(np.searchsorted(self._edges, values), minlength=self.counts.size)
+        self.sum += float(values.sum())
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """(upper bound, observations up to it) as Prometheus wants them, `+Inf` last."""
+        bounds = [*self._bounds, float("inf")]
+        totals = np.cumsum(self.counts).tolist()
+        return [(_bound_text(bound), float(total)) for bound, total in zip(bounds, totals, strict=True)]
+
+
+def _bound_text(bound: float) -> str:
+    text: str = floatToGoString(bound)  # type: ignore[no-untyped-call]  # the label `le` as the client writes it
+    return text
+
+
+class Histograms(Collector):
+    """One histogram metric: a `Buckets` for each value of its label, all known from the start."""
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float], label: str = "", values: Iterable[str] = ("",)):
+        self._name, self._text, self._label = name, text, label
+        self.of = {value: Buckets(bounds) for value in values}
+
+    def describe(self) -> Iterable[Metric]:
+        """The family without samples; the registry refuses a second metric of its name."""
+        return [self._family()]
+
+    def collect(self) -> Iterable[Metric]:
+        """The family with a sample set for each value of the label."""
+        family = self._family()
+        for value, buckets in self.of.items():
+            family.add_metric([value] if self._label else [], buckets.cumulative(), buckets.sum)
+        return [family]
+
+    def _family(self) -> HistogramMetricFamily:
+        return HistogramMetricFamily(self._name, self._text, labels=[self._label] if self._label else [])
+
+
+class Watched:
+    """The two gauges of one instrument on the watch-list, bound once."""
+
+    def __init__(self, score: Gauge, level: Gauge) -> None:
+        self._score, self._level = score, level
+
+    def set(self, score: float, level: int) -> None:
+        """Show `score`, 0 to 100, and `level`, the index into `messages.LEVELS`."""
+        self._score.set(score)
+        self._level.set(level)
+
+
+class Metrics:
+    """The metrics of one worker, in a registry of their own.
+
+    Parameters
+    ----------
+    watch
+        Symbols with a score and level of their own; empty: the first `watch_limit` instruments seen.
+    watch_limit
+        Most instruments (a symbol at a venue) on the watch-list at a time; never less than `len(watch)`.
+    """
+
+    def __init__(self, watch: Sequence[str] = (), watch_limit: int = 32) -> None:
+        # Else each counter brings a gauge of its birth; start_time_seconds says it once.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self.declared: list[Declared] = []
+        self._watch = frozenset(watch)
+        self._watch_limit = max(watch_limit, len(self._watch))
+        self._watched: dict[tuple[int, str, str], Watched] = {}
+        self._open: dict[tuple[int, AlertKind], int] = {}
+        self._declare_flow()
+        self._declare_latency()
+        self._declare_progress()
+        self._declare_risk()
+        self._declare_process()
+
+    def _declare_flow(self) -> None:
+        self._ticks = self._counter("ticks", "ticks", "Messages read from the topic of ticks, refused ones included.")
+        self._accepted = self._counter(
+            "ticks_accepted", "ticks", "Ticks that were answered on each of the result topics."
+        )
+        self._late = self._counter(
+            "ticks_late", "ticks", "Accepted ticks older than one before them, used with time clamped."
+        )
+        rejected = self._counter(
+            "ticks_rejected", "messages", "Messages refused, by the reason in their headers.", "reason"
+        )
+        self._rejected = {reason: rejected.labels(reason) for reason in get_args(Reason)}
+        results = self._counter("results", "records", "Records that the broker has acknowledged, by topic.", "topic")
+        self._results = {output: results.labels(output) for output in get_args(Output)}
+        self._chunk_ticks = self._histogram("chunk_ticks", "ticks", "Ticks in a chunk.", CHUNK_BUCKETS).of[""]
+
+    def _declare_latency(self) -> None:
+        self._event = self._histogram(
+            "event_to_publish_seconds",
+            "s",
+            "From the venue's clock to the broker's acknowledgement of the results; a replay of old ticks is beyond.",
+            LATENCY_BUCKETS,
+        ).of[""]
+        self._produce = self._histogram(
+            "produce_to_publish_seconds",
+            "s",
+            "From the timestamp of the tick's Kafka record (whole ms) to the acknowledgement of its results.",
+            LATENCY_BUCKETS,
+        ).of[""]
+        self._receive = self._histogram(
+            "receive_to_publish_seconds",
+            "s",
+            "From the arrival of a tick's chunk in the worker to the acknowledgement of its results.",
+            LATENCY_BUCKETS,
+        ).of[""]
+        self._stages = self._histogram(
+            "stage_seconds", "s", "Time a chunk spends in each step.", STAGE_BUCKETS, "stage", get_args(Stage)
+        ).of
+        self._inference = self._histogram(
+            "inference_seconds", "s", "Time of one run of the ONNX Runtime session, one a chunk.", STAGE_BUCKETS
+        ).of[""]
+
+    def _declare_progress(self) -> None:
+        self._lag = self._gauge(
+            "lag_ticks", "ticks", "Ticks in a partition that the worker has not read yet.", "partition"
+        )
+        self._commit_age = self._gauge(
+            "commit_age_seconds", "s", "Age of the oldest tick read and not committed; 0 where all are."
+        )
+        self._commits = self._counter("commits", "commits", "Commits of offsets that the broker has acknowledged.")
+        self._symbols = self._gauge(
+            "symbols_tracked",
+            "instruments",
+            "Instruments (a symbol at a venue) held in a partition's state.",
+            "partition",
+        )
+
+    def _declare_risk(self) -> None:
+        self._score = self._gauge(
+            "score", "0 to 100", "Risk score of a watched instrument, 0 to 100.", "symbol", "venue"
+        )
+        self._level = self._gauge(
+            "level",
+            "0 to 3",
+            "Risk level of a watched instrument: 0 normal, 1 elevated, 2 high, 3 critical.",
+            "symbol",
+            "venue",
+        )
+        opened = self._counter("alerts_opened", "alerts", "Alerts that opened, by kind.", "kind")
+        self._alerts_opened = {kind: opened.labels(kind) for kind in ALERT_KINDS}
+        is_open = self._gauge("alerts_open", "alerts", "Alerts that are open now, by kind.", "kind")
+        self._alerts_open = {kind: is_open.labels(kind) for kind in ALERT_KINDS}
+
+    def _declare_process(self) -> None:
+        self._model = self._gauge(
+            "model_info", "1", "1 for the model, name@version, that serves a head.", "head", "model"
+        )
+        build = self._gauge("build_info", "1", "1, with the versions of Tapewatch and Python.", "version", "python")
+        build.labels(__version__, platform.python_version()).set(1)
+        self._gauge("start_time_seconds", "s since 1970", "When the worker started, s since the Unix epoch.").set(
+            time.time()
+        )
+
+    def _counter(self, name: str, unit: str, text: str, *labels: str) -> Counter:
+        self.declared.append(Declared(f"{PREFIX}{name}_total", "counter", unit, labels, text))
+        return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, unit: str, text: str, *labels: str) -> Gauge:
+        self.declared.append(Declared(PREFIX + name, "gauge", unit, labels, text))
+        return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, unit: str, text: str, bounds: Sequence[float], label: str = "", values: Iterable[str] = ("",)
+    ) -> Histograms:
+        self.declared.append(Declared(PREFIX + name, "histogram", unit, (label,) if label else (), text))
+        histogram = Histograms(PREFIX + name, text, bounds, label, values)
+        self.registry.register(histogram)
+        return histogram
+
+    def chunk(
+        self,
+        *,
+        ticks: int,
+        accepted: int,
+        late: int = 0,
+        rejects: Mapping[Reason, int] | None = None,
+        stages: Mapping[Stage, float] | None = None,
+        inference_seconds: float | None = None,
+    ) -> None:
+        """Count a chunk that was computed.
+
+        Parameters
+        ----------
+        ticks
+            Messages in the chunk, refused ones included.
+        accepted, late
+            How many of them were answered, and how many of those came late.
+        rejects
+            How many were refused, by reason.
+        stages
+            Seconds in each step.
+        inference_seconds
+            Seconds in the session's run; None where no tick was accepted.
+
+        Raises
+        ------
+        KeyError
+            If a reason or a stage is not one of the closed sets.
+        """
+        self._ticks.inc(ticks)
+        self._accepted.inc(accepted)
+        self._late.inc(late)
+        self._chunk_ticks.observe(ticks)
+        for reason, count in (rejects or {}).items():
+            self._rejected[reason].inc(count)
+        for stage, seconds in (stages or {}).items():
+            self._stages[stage].observe(seconds)
+        if inference_seconds is not None:
+            self._inference.observe(inference_seconds)
+
+    def published(
+        self,
+        results: Mapping[Output, int],
+        *,
+        receive_seconds: float | None = None,
+        event_seconds: NDArray[np.float64] | None = None,
+        produce_seconds: NDArray[np.float64] | None = None,
+        publish_seconds: float | None = None,
+    ) -> None:
+        """Count the results of a chunk once the broker has acknowledged them.
+
+        Parameters
+        ----------
+        results
+            Records by topic.
+        receive_seconds
+            From the chunk's arrival to now; counts once for each prediction among `results`.
+        event_seconds, produce_seconds
+            float64[n]: now less the venue's time, and less the Kafka record's, of each answered tick.
+        publish_seconds
+            Seconds in the stage `publish`, for callers that know them only here.
+        """
+        for output, count in results.items():
+            self._results[output].inc(count)
+        if receive_seconds is not None:
+            self._receive.observe(receive_seconds, results.get("predictions", 0))
+        if event_seconds is not None:
+            self._event.observe_all(event_seconds)
+        if produce_seconds is not None:
+            self._produce.observe_all(produce_seconds)
+        if publish_seconds is not None:
+            self._stages["publish"].observe(publish_seconds)
+
+    def committed(self) -> None:
+        """Count a commit that the broker has acknowledged."""
+        self._commits.inc()
+
+    def commit_age_from(self, seconds: Callable[[], float]) -> None:
+        """Ask `seconds` for the age of the oldest uncommitted tick at each scrape, so that it grows by itself."""
+        self._commit_age.set_function(seconds)
+
+    def lag(self, partition: int, ticks: int) -> None:
+        """Show how many ticks of the partition are not read yet."""
+        self._lag.labels(partition).set(ticks)
+
+    def symbols(self, partition: int, count: int) -> None:
+        """Show how many instruments the state of the partition holds."""
+        self._symbols.labels(partition).set(count)
+
+    def watch(self, partition: int, symbol: str, venue: str = "") -> Watched | None:
+        """The gauges of an instrument, or None where it is not on the watch-list or that is full.
+
+        Ask once for each instrument, when it is first seen, and keep the answer.
+        """
+        key = (partition, symbol, venue)
+        if key in self._watched:
+            return self._watched[key]
+        if (self._watch and symbol not in self._watch) or len(self._watched) >= self._watch_limit:
+            return None
+        watched = Watched(self._score.labels(symbol, venue), self._level.labels(symbol, venue))
+        self._watched[key] = watched
+        return watched
+
+    def alert(self, partition: int, kind: AlertKind, state: AlertState) -> None:
+        """Follow a change of an alert's state."""
+        if state == "updated":
+            return
+        step = 1 if state == "opened" else -1
+        self._open[partition, kind] = self._open.get((partition, kind), 0) + step
+        self._alerts_open[kind].inc(step)
+        if state == "opened":
+            self._alerts_opened[kind].inc()
+
+    def forget(self, partition: int) -> None:
+        """Take away what is shown of a partition that another worker has now: lag, symbols, watch-list, alerts."""
+        for gauge in (self._lag, self._symbols):
+            gauge.remove_by_labels({"partition": str(partition)})
+        for key in [key for key in self._watched if key[0] == partition]:
+            del self._watched[key]
+            self._score.remove(*key[1:])
+            self._level.remove(*key[1:])
+        for opened in [opened for opened in self._open if opened[0] == partition]:
+            self._alerts_open[opened[1]].dec(self._open.pop(opened))
+
+    def models(self, names: Mapping[Head, str]) -> None:
+        """Show the model, name@version, of each head in place of those before."""
+        self._model.clear()
+        for head, model in names.items():
+            self._model.labels(head, model).set(1)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """The text that Prometheus scrapes, and the value of its header Content-Type (charset included)."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+def table() -> str:
+    """The metrics as a Markdown table, one row each in the order of their declaration."""
+    rows = ["| metric | type | unit | labels | what |", "|---|---|---|---|---|"]
+    for metric in Metrics().declared:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} |")
+    return "\n".join(rows) + "\n"
+
+
+def with_table(text: str) -> str:
+    """The document `text` with the present table between its two marks.
+
+    Raises
+    ------
+    ValueError
+        If a mark is missing.
+    """
+    before, _, rest = text.partition(TABLE_START)
+    _, mark, after = rest.partition(TABLE_END)
+    if not mark:
+        raise ValueError(f"the document lacks the marks {TABLE_START} and {TABLE_END}")
+    return f"{before}{TABLE_START}\n{table()}{TABLE_END}{after}"
+
+
+def write(document: Path = DOCUMENT) -> None:
+    """Bring the table in `document` up to date."""
+    document.write_text(with_table(document.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
