@@ -17,7 +17,7 @@ Ticks that are not plain:
 """
 
 import math
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -188,7 +188,21 @@ def compute(state: NDArray[np.void], ticks: TickColumns, rules: FeatureRules) ->
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _walk(state, slot, exchange_ns, price, size, side, trade_id, rules, verdict, row, features, window, context):  # type: ignore[no-untyped-def]
+def _walk(
+    state: Any,
+    slot: Any,
+    exchange_ns: Any,
+    price: Any,
+    size: Any,
+    side: Any,
+    trade_id: Any,
+    rules: FeatureRules,
+    verdict: Any,
+    row: Any,
+    features: Any,
+    window: Any,
+    context: Any,
+) -> int:
     m = 0
     for i in range(slot.shape[0]):
         s = state[slot[i]]
@@ -214,7 +228,7 @@ def _walk(state, slot, exchange_ns, price, size, side, trade_id, rules, verdict,
 
 
 @njit(inline="always")
-def _judge(s, ns, log_price, trade_id, rules):  # type: ignore[no-untyped-def]
+def _judge(s: Any, ns: int, log_price: float, trade_id: int, rules: FeatureRules) -> int:
     """Verdict on a tick; counts the faults."""
     if s.ticks == 0:
         _remember_id(s, trade_id)
@@ -235,7 +249,7 @@ def _judge(s, ns, log_price, trade_id, rules):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _seen(s, trade_id):  # type: ignore[no-untyped-def]
+def _seen(s: Any, trade_id: int) -> bool:
     if trade_id > s.highest_trade_id:  # ids mostly rise: no search then
         return False
     for k in range(TRADE_IDS):
@@ -245,7 +259,7 @@ def _seen(s, trade_id):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _remember_id(s, trade_id):  # type: ignore[no-untyped-def]
+def _remember_id(s: Any, trade_id: int) -> None:
     if trade_id == 0:
         return
     s.trade_ids[s.trade_id_next] = trade_id
@@ -255,7 +269,7 @@ def _remember_id(s, trade_id):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _out_of_band(s, log_price, rules):  # type: ignore[no-untyped-def]
+def _out_of_band(s: Any, log_price: float, rules: FeatureRules) -> bool:
     """Whether the price is refused. Ticks outside the band count as long as they agree with the first of them."""
     if abs(log_price - s.log_price) <= rules.band:
         s.band_count = 0
@@ -271,7 +285,7 @@ def _out_of_band(s, log_price, rules):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _suspect_clock(s, ns, rules):  # type: ignore[no-untyped-def]
+def _suspect_clock(s: Any, ns: int, rules: FeatureRules) -> None:
     """Count ticks in a row that are a session late and agree; enough of them set the clock back."""
     if s.last_ns - ns <= rules.session_gap_ns:
         s.clock_count = 0
@@ -283,7 +297,7 @@ def _suspect_clock(s, ns, rules):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _usual_gap(s):  # type: ignore[no-untyped-def]
+def _usual_gap(s: Any) -> float:
     """Seconds between trades, as averaged over 1800 s before this tick; 0 with no history."""
     if s.ticks == 0:
         return 0.0
@@ -291,7 +305,7 @@ def _usual_gap(s):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _advance(s, ns, log_price, rules):  # type: ignore[no-untyped-def]
+def _advance(s: Any, ns: int, log_price: float, rules: FeatureRules) -> float:
     """Move the instrument's clock to the tick, decay the averages; returns the gap in seconds, pauses included."""
     if s.ticks == 0:
         for k in range(N_TAUS):
@@ -312,7 +326,7 @@ def _advance(s, ns, log_price, rules):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _start_session(s, ns, log_price):  # type: ignore[no-untyped-def]
+def _start_session(s: Any, ns: int, log_price: float) -> None:
     s.last_ns = ns
     s.prior_ns = ns
     s.clock_count = 0
@@ -329,7 +343,7 @@ def _start_session(s, ns, log_price):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _decay(s, seconds):  # type: ignore[no-untyped-def]
+def _decay(s: Any, seconds: float) -> None:
     s.active_seconds += seconds
     for k in range(N_TAUS):
         keep = math.exp(-seconds / _TAU[k])
@@ -354,7 +368,7 @@ def _decay(s, seconds):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _close_grid(s):  # type: ignore[no-untyped-def]
+def _close_grid(s: Any) -> None:
     """Add the squared return of the 1 s and 10 s steps that ended before this tick, decayed since their end."""
     second = s.last_ns // 1_000_000_000
     if second == s.grid_second:
@@ -376,7 +390,7 @@ def _close_grid(s):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _tick_rule(s, log_price):  # type: ignore[no-untyped-def]
+def _tick_rule(s: Any, log_price: float) -> int:
     if log_price > s.log_price:
         return 1
     if log_price < s.log_price:
@@ -385,7 +399,7 @@ def _tick_rule(s, log_price):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _absorb(s, log_price, price, size, taker):  # type: ignore[no-untyped-def]
+def _absorb(s: Any, log_price: float, price: float, size: float, taker: int) -> None:
     """Add the trade to the averages."""
     log_return = log_price - s.log_price
     for k in range(N_TAUS):
@@ -406,7 +420,7 @@ def _absorb(s, log_price, price, size, taker):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _count_rush(s, taker):  # type: ignore[no-untyped-def]
+def _count_rush(s: Any, taker: int) -> None:
     """A rush order shows as several trades at one time on one side; it counts once, at its second trade."""
     if s.rush_trades == 0 or s.rush_ns != s.last_ns or s.rush_side != taker:
         s.rush_ns = s.last_ns
@@ -421,12 +435,12 @@ def _count_rush(s, taker):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _weight(s, k):  # type: ignore[no-untyped-def]
+def _weight(s: Any, k: int) -> float:
     return max(1.0 - s.unseen[k], _LEAST_WEIGHT[k])
 
 
 @njit(inline="always")
-def _write(s, size, taker, gap, f):  # type: ignore[no-untyped-def]
+def _write(s: Any, size: float, taker: int, gap: float, f: Any) -> None:
     """The features of the tick just absorbed, in the order of FEATURES."""
     mean_size = s.volume[K1800] / s.trades[K1800]
     usual_volume = s.volume[K1800] / _weight(s, K1800)
@@ -457,7 +471,7 @@ def _write(s, size, taker, gap, f):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _push_window(s, f, window):  # type: ignore[no-untyped-def]
+def _push_window(s: Any, f: Any, window: Any) -> None:
     p = s.window_next
     for c in range(3):
         s.window[p, c] = f[c]
