@@ -42,6 +42,7 @@ _RUSH: Final = INDEX["log_rush_order_rate_10s"]
 _RUSH_IMBALANCE: Final = INDEX["rush_order_imbalance_10s"]
 _IMPACT_60: Final = INDEX["log_price_impact_60s"]
 _IMPACT_1800: Final = INDEX["log_price_impact_1800s"]
+_SPREAD: Final = INDEX["log_roll_spread_300s"]
 _LAST_TRADE: Final = INDEX["log_time_since_last_trade"]
 _MOMENTUM_1: Final = INDEX["momentum_1s"]
 _MOMENTUM_60: Final = INDEX["momentum_60s"]
@@ -67,7 +68,7 @@ STATE: Final = np.dtype(
         ("anomaly", np.float64),  # mean over the recent ticks
         ("normal", np.float64, F),  # slow mean of each feature
         ("clock", np.float64),  # seconds of the instrument's time so far
-        ("open", np.bool_, len(KINDS)),
+        ("open", np.int64, len(KINDS)),
         ("severity", np.int64, len(KINDS)),
         ("opened_offset", np.int64, len(KINDS)),
         ("published", np.float64, len(KINDS)),
@@ -263,9 +264,13 @@ def _volatility(f: Any) -> float:
 
 @njit(inline="always")
 def _price_jump(f: Any) -> float:
-    """Move against the average price of the last second, in standard deviations of the time it had."""
+    """Move against the average price of the last second, in standard deviations of the time it had.
+
+    The spread counts as one more deviation: in a wide market a trade at the other side of the book is no jump.
+    """
     variance = max(math.exp(f[_VARIANCE_300]), math.exp(f[_VARIANCE_1800])) + LEAST_VARIANCE
-    return abs(f[_MOMENTUM_1]) / math.sqrt(variance * max(1.0, math.exp(f[_LAST_TRADE])))
+    spread = math.exp(f[_SPREAD])
+    return abs(f[_MOMENTUM_1]) / math.sqrt(variance * max(1.0, math.exp(f[_LAST_TRADE])) + spread * spread)
 
 
 @njit(inline="always")
@@ -292,7 +297,7 @@ def _change(s: Any, kind: int, value: float, threshold: float, rules: AlertRules
     """The change of state that the value makes, or -1."""
     severity = _severity(kind, value, threshold)
     if not s.open[kind]:
-        s.open[kind] = True
+        s.open[kind] = 1
         s.severity[kind] = severity
         s.published[kind] = value
         s.calm_since[kind] = -1.0
@@ -313,7 +318,7 @@ def _calm(s: Any, kind: int, rules: AlertRules) -> int:
         s.calm_since[kind] = s.clock
     if s.clock - s.calm_since[kind] < rules.hold_seconds:
         return -1
-    s.open[kind] = False
+    s.open[kind] = 0
     return CLOSED
 
 
