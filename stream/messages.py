@@ -39,9 +39,11 @@ Venue = Annotated[str, Meta(max_length=MAX_SYMBOL_LENGTH, description="up to 64 
 TradeId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(min_length=1, max_length=64)]
 Partition = Annotated[int, Meta(ge=0, description="partition of the tick this answers")]
 Offset = Annotated[int, Meta(ge=0, description="offset of the tick this answers")]
+Warming = Annotated[bool, Meta(description="the instrument has too little history: read the numbers as untested")]
+Model = Annotated[str, Meta(description="name@version")]
+LogReturn = Annotated[float, Meta(description="log return")]
 Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
 Score = Annotated[float, Meta(ge=0.0, le=100.0)]
-NonNegative = Annotated[float, Meta(ge=0.0)]
 
 Side = Literal["buy", "sell"]
 Level = Literal["normal", "elevated", "high", "critical"]
@@ -68,7 +70,7 @@ class Tick(msgspec.Struct, frozen=True, gc=False):
     exchange_ns: ExchangeNs
     price: Price
     size: Size
-    side: Side | None = None  # the taker's; absent: inferred by the tick rule
+    side: Annotated[Side | None, Meta(description="the taker's; absent: inferred by the tick rule")] = None
     trade_id: TradeId | None = None
     venue: Venue = ""
     account: str | None = None
@@ -78,10 +80,13 @@ class Horizon(msgspec.Struct, frozen=True):
     """The forecast distribution of the log return over the next `horizon_seconds` of event time."""
 
     horizon_seconds: int
-    expected_return: float  # log return
-    volatility: NonNegative  # standard deviation of the log return over the horizon
+    expected_return: LogReturn
+    volatility: Annotated[float, Meta(ge=0.0, description="standard deviation of the log return over the horizon")]
     probability_up: Unit
-    quantiles: Annotated[list[float], Meta(min_length=5, max_length=5)]  # log return at QUANTILE_LEVELS
+    quantiles: Annotated[
+        list[float],
+        Meta(min_length=5, max_length=5, description="log return at probability 0.01, 0.05, 0.50, 0.95, 0.99"),
+    ]
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -92,9 +97,9 @@ class Prediction(msgspec.Struct, frozen=True):
     partition: Partition
     offset: Offset
     exchange_ns: ExchangeNs
-    warming: bool  # the instrument has too little history yet: read the numbers as untested
+    warming: Warming
     horizons: list[Horizon]
-    model: str  # name@version of the forecaster
+    model: Model  # name@version of the forecaster
 
 
 class Risk(msgspec.Struct, frozen=True):
@@ -105,16 +110,23 @@ class Risk(msgspec.Struct, frozen=True):
     partition: Partition
     offset: Offset
     exchange_ns: ExchangeNs
-    warming: bool
-    anomaly: Unit  # calibrated: 0.99 is exceeded by 1 % of normal ticks
-    var_99: NonNegative  # of one unit of notional over 60 s
-    es_975: NonNegative
-    volatility_ratio: NonNegative  # forecast volatility over the instrument's own long-run volatility
-    flow: Unit  # component: one-sidedness of the order flow, weighted by how unusual its volume is
-    liquidity: Unit  # component: price impact and spread against the instrument's normal
+    warming: Warming
+    anomaly: Annotated[float, Meta(ge=0.0, le=1.0, description="calibrated: 0.99 is exceeded by 1 % of normal ticks")]
+    var_99: Annotated[float, Meta(ge=0.0, description="VaR 99 % of one unit of notional over 60 s")]
+    es_975: Annotated[float, Meta(ge=0.0, description="ES 97.5 % of one unit of notional over 60 s")]
+    volatility_ratio: Annotated[
+        float, Meta(ge=0.0, description="forecast volatility over the instrument's own long-run volatility")
+    ]
+    flow: Annotated[
+        float,
+        Meta(ge=0.0, le=1.0, description="one-sidedness of the order flow, weighted by how unusual its volume is"),
+    ]
+    liquidity: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="price impact and spread against the instrument's normal")
+    ]
     score: Score
     level: Level
-    model: str  # name@version of the critic
+    model: Model  # name@version of the critic
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -125,13 +137,13 @@ class Action(msgspec.Struct, frozen=True):
     partition: Partition
     offset: Offset
     exchange_ns: ExchangeNs
-    warming: bool
-    action: ActionName  # after the risk rules
-    target_position: Annotated[float, Meta(ge=-1.0, le=1.0)]  # units of the notional limit
-    action_values: Annotated[list[float], Meta(min_length=3, max_length=3)]  # of short, flat, long
-    expected_reward: float  # of the action, log return after costs
-    gated_by: Gate | None  # the risk rule that overrode the agent
-    model: str  # name@version of the policy
+    warming: Warming
+    action: Annotated[ActionName, Meta(description="after the risk rules")]
+    target_position: Annotated[float, Meta(ge=-1.0, le=1.0, description="units of the notional limit")]
+    action_values: Annotated[list[float], Meta(min_length=3, max_length=3, description="of short, flat, long")]
+    expected_reward: Annotated[float, Meta(description="of the action, log return after costs")]
+    gated_by: Annotated[Gate | None, Meta(description="the risk rule that overrode the agent")]
+    model: Model  # name@version of the policy
 
 
 class Contribution(msgspec.Struct, frozen=True):
@@ -157,7 +169,7 @@ class Alert(msgspec.Struct, frozen=True):
     value: float
     threshold: float
     reasons: list[Contribution]
-    detail: str = ""  # feed alerts: stale, late, gapped, duplicated, band
+    detail: Annotated[str, Meta(description="feed alerts: stale, late, gapped, duplicated, band")] = ""
 
 
 def trade_key(trade_id: int | str | None) -> int:

@@ -1,0 +1,142 @@
+"""The wire contract as an AsyncAPI 3.0 document. `python -m stream.asyncapi` writes asyncapi.yaml again.
+
+Everything comes from code: payloads from the structs of `messages`, names and sizes of topics from the settings'
+defaults, descriptions from docstrings and `Meta`. Needs PyYAML, of the extra `dev`; no worker imports this module.
+"""
+
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+import msgspec
+import yaml
+
+from stream import __version__
+from stream.config import ROOT, Settings
+from stream.messages import Action, Alert, Prediction, Reason, Risk, Tick
+
+DOCUMENT: Final = ROOT / "asyncapi.yaml"
+KAFKA_BINDING: Final = "0.5.0"
+
+KEY: Final = {"type": "string", "description": "The symbol, UTF-8: a symbol lives in one partition, in order."}
+
+REJECTED_HEADERS: Final = {
+    "type": "object",
+    "description": "Header values are UTF-8 text, the numbers in decimal.",
+    "required": ["reason", "rule", "partition", "offset"],
+    "properties": {
+        "reason": {"type": "string", "enum": sorted(get_args(Reason))},
+        "rule": {"type": "string", "description": "What was found, and what must hold."},
+        "partition": {"type": "string", "pattern": "^[0-9]+$", "description": "Partition of the message on ticks."},
+        "offset": {"type": "string", "pattern": "^[0-9]+$", "description": "Offset of the message on ticks."},
+    },
+}
+
+
+class Topic(NamedTuple):
+    """A topic as the worker sees it."""
+
+    role: str  # the field of `config.Topics` that holds its name
+    action: Literal["receive", "send"]
+    struct: type[msgspec.Struct] | None  # None: raw bytes
+    summary: str
+
+
+TOPICS: Final = (
+    Topic("ticks", "receive", Tick, "Trades to watch."),
+    Topic("predictions", "send", Prediction, "The forecast distribution, for each accepted tick."),
+    Topic("risk", "send", Risk, "Anomaly, tail risk, score and level, for each accepted tick."),
+    Topic("actions", "send", Action, "The agent's action after the risk rules, for each accepted tick."),
+    Topic("alerts", "send", Alert, "Each change of an alert's state."),
+    Topic("rejected", "send", None, "Refused messages, byte for byte as they came, with the reason as headers."),
+)
+
+
+def document(settings: Settings | None = None) -> dict[str, Any]:
+    """The contract with the topics' names in `settings`, by default those that nobody has changed."""
+    settings = settings or Settings()
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Tapewatch",
+            "version": __version__,
+            "description": "Trade ticks in; for each accepted tick a forecast, a risk and an action out, and alerts.",
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {"kafka": {"host": settings.broker, "protocol": "kafka", "description": "The setting `broker`."}},
+        "channels": {topic.role: _channel(topic, settings) for topic in TOPICS},
+        "operations": {_operation_name(topic): _operation(topic) for topic in TOPICS},
+        "components": {
+            "messages": {topic.role: _message(topic) for topic in TOPICS},
+            "schemas": _schemas(),
+        },
+    }
+
+
+def render(settings: Settings | None = None) -> str:
+    """The document as YAML, the same text each time."""
+    body = yaml.safe_dump(document(settings), sort_keys=False, width=110, allow_unicode=True)
+    return "# Written by `make docs` from stream/messages.py; edit that.\n" + body
+
+
+def _channel(topic: Topic, settings: Settings) -> dict[str, Any]:
+    return {
+        "address": getattr(settings.topics, topic.role),
+        "description": topic.summary,
+        "messages": {topic.role: {"$ref": f"#/components/messages/{topic.role}"}},
+        "bindings": {
+            "kafka": {
+                "partitions": settings.topics.partitions,
+                "replicas": settings.topics.replication,
+                "bindingVersion": KAFKA_BINDING,
+            }
+        },
+    }
+
+
+def _operation_name(topic: Topic) -> str:
+    return topic.action + topic.role.capitalize()
+
+
+def _operation(topic: Topic) -> dict[str, Any]:
+    channel = f"#/channels/{topic.role}"
+    return {
+        "action": topic.action,
+        "channel": {"$ref": channel},
+        "summary": topic.summary,
+        "messages": [{"$ref": f"{channel}/messages/{topic.role}"}],
+    }
+
+
+def _message(topic: Topic) -> dict[str, Any]:
+    # Written out in each message: AsyncAPI's own schema takes a reference here for two things at once.
+    key = {"kafka": {"key": {**KEY}, "bindingVersion": KAFKA_BINDING}}
+    if topic.struct is None:
+        return {
+            "name": topic.role,
+            "summary": topic.summary,
+            "contentType": "application/octet-stream",
+            "headers": REJECTED_HEADERS,
+            "payload": {"description": "The value of the refused message; its key is the refused message's key."},
+        }
+    return {
+        "name": topic.struct.__name__,
+        "summary": topic.summary,
+        "payload": {"$ref": f"#/components/schemas/{topic.struct.__name__}"},
+        "bindings": key,
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    structs = [topic.struct for topic in TOPICS if topic.struct]
+    _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    return dict(sorted(components.items()))
+
+
+def write(path: Path = DOCUMENT) -> None:
+    """Bring asyncapi.yaml up to date."""
+    path.write_text(render(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
