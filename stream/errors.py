@@ -4,6 +4,8 @@ A message names the thing, its value and the rule; where the user can mend it, i
 prints it as one line and exits with 1; a traceback is a bug of ours.
 """
 
+from stream.messages import Reason
+
 
 class TapewatchError(Exception):
     """Anything that a user can cause and mend."""
@@ -16,7 +18,7 @@ class ConfigError(TapewatchError):
 class BadMessage(TapewatchError):
     """A message on `ticks` cannot be used; `reason` is one of `messages.Reason`."""
 
-    def __init__(self, reason: str, rule: str) -> None:
+    def __init__(self, reason: Reason, rule: str) -> None:
         super().__init__(f"{reason}: {rule}")
         self.reason = reason
         self.rule = rule
@@ -36,3 +38,11 @@ class BrokerUnreachable(TapewatchError):
 
 class MissingTopic(TapewatchError):
     """The broker has no such topic, and may not make it by itself."""
+
+
+class PublishFailed(TapewatchError):
+    """Results could not be put on a topic: the worker stops, for going on would lose them."""
+
+
+class WorkerFailed(TapewatchError):
+    """The worker met something it must not pass over, and stopped; ticks from there on are not committed."""

@@ -172,6 +172,14 @@ class Alert(msgspec.Struct, frozen=True):
     detail: Annotated[str, Meta(description="feed alerts: stale, late, gapped, duplicated, band")] = ""
 
 
+def exchange_ns_rule(value: int) -> str:
+    """Why a time is refused, guessing the unit that was meant."""
+    for unit, scale in (("seconds", 10**9), ("milliseconds", 10**6), ("microseconds", 10**3)):
+        if MIN_EXCHANGE_NS <= value * scale <= MAX_EXCHANGE_NS:
+            return f"exchange_ns {value} looks like {unit}: nanoseconds since 1970 are needed"
+    return f"exchange_ns {value} is not between {MIN_EXCHANGE_NS} (2000) and {MAX_EXCHANGE_NS} (2100)"
+
+
 def trade_key(trade_id: int | str | None) -> int:
     """A trade id as one int64, 0 where absent: a decimal text is its number, other text a 64-bit hash.
 
@@ -185,6 +193,10 @@ def trade_key(trade_id: int | str | None) -> int:
         return int(trade_id)
     return int.from_bytes(hashlib.blake2b(trade_id.encode(), digest_size=8).digest(), "little", signed=True)
 
+
+DECODE_ERRORS: Final = (ValueError, RecursionError)
+"""All that a decoder here raises: msgspec's errors and UnicodeDecodeError are ValueErrors; an unknown field that
+nests a thousand deep is a RecursionError."""
 
 decode_tick = msgspec.json.Decoder(Tick).decode
 decode_ticks = msgspec.json.Decoder(list[Tick]).decode

@@ -187,6 +187,13 @@ def compute(state: NDArray[np.void], ticks: TickColumns, rules: FeatureRules) ->
     return FeatureColumns(verdict, row[:m], features[:m], window[:m], context[:m])
 
 
+def usual_gaps(state: NDArray[np.void]) -> NDArray[np.float64]:
+    """Seconds between trades of each instrument, averaged over 1800 s: float64[instruments], 0 with no history."""
+    weight = np.maximum(1.0 - state["unseen"][:, K1800], _LEAST_WEIGHT[K1800])
+    trades = state["trades"][:, K1800]
+    return np.divide(weight, trades, out=np.zeros(len(state)), where=trades > 0.0)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _walk(
     state: Any,

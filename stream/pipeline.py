@@ -1,0 +1,348 @@
+"""One chunk of ticks in, results out: decode -> features -> models -> risk -> actions -> alerts -> encode.
+
+A `Pipeline` owns the state of one partition. Its results are a pure function of the partition's ticks in their order
+and of the models: where the stream was cut into chunks, when it ran and on which worker changes nothing.
+"""
+
+import time
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream import decoding, explanations
+from stream.config import Settings
+from stream.core import actions, alerts, features, packing, risk
+from stream.core.actions import ActionAnswers
+from stream.core.alerts import AlertRules
+from stream.core.digits import round_significant
+from stream.core.features import DUPLICATE, LATE, WARMING, FeatureColumns, FeatureRules, TickColumns
+from stream.core.results import FORECAST_COLUMNS, Results
+from stream.core.risk import RiskAnswers, RiskRules
+from stream.decoding import Chunk, Instruments, Rejected
+from stream.encoding import PackedBatch, ResultEncoder
+from stream.inference import Inference, Models
+from stream.messages import Alert, Contribution, Reason
+from stream.metrics import Stage
+
+FIRST_CAPACITY: Final = 64
+MILLISECOND: Final = 1e-3
+_NOTHING: Final = Inference(*(np.empty((0, width), np.float32) for width in (len(FORECAST_COLUMNS), 0, 0, 9, 9)))
+
+
+class State:
+    """All that the results of a partition's ticks depend on: arrays with one row an instrument."""
+
+    def __init__(self, hidden_size: int, capacity: int = FIRST_CAPACITY) -> None:
+        self.features = features.new_state(capacity)
+        self.risk = risk.new_state(capacity)
+        self.actions = actions.new_state(capacity)
+        self.alerts = alerts.new_state(capacity)
+        self.hidden = np.zeros((capacity, hidden_size), np.float32)
+
+    def grow(self, instruments: int) -> None:
+        """Make room for so many instruments, doubling."""
+        capacity = len(self.features)
+        if instruments <= capacity:
+            return
+        for name, old in vars(self).items():
+            new = np.zeros((max(instruments, 2 * capacity), *old.shape[1:]), old.dtype)
+            new[:capacity] = old
+            setattr(self, name, new)
+
+
+class Answers(NamedTuple):
+    """What a chunk of decoded ticks came to."""
+
+    results: Results
+    features: FeatureColumns
+    alerts: list[Alert]
+    refused: list[tuple[int, Reason, str]]  # row in the chunk's columns, reason, rule
+
+
+class Output(NamedTuple):
+    """What a chunk of messages came to, ready to be published."""
+
+    batches: list[PackedBatch]  # predictions, risk, actions; none without an accepted tick
+    alerts: list[Alert]
+    rejected: list[Rejected]
+    results: Results
+    late: int
+    seconds: dict[Stage, float]
+
+
+class Pipeline:
+    """The path of one partition's ticks.
+
+    Parameters
+    ----------
+    settings
+        Rules and limits.
+    models
+        Loaded bundles; may be shared between pipelines.
+    partition
+        Number that the results carry.
+    """
+
+    def __init__(self, settings: Settings, models: Models, partition: int) -> None:
+        self.partition: Final = partition
+        self.instruments: Final = Instruments(settings.worker.max_symbols)
+        self.state: Final = State(models.hidden_size)
+        self._models = models
+        self._rules = feature_rules(settings)
+        self._risk_rules = RiskRules(*msgspec.structs.astuple(settings.risk))
+        self._alert_rules = AlertRules(*msgspec.structs.astuple(settings.alerts))
+        self._band = settings.features.band
+        self._max_bytes = settings.worker.message_max_bytes
+        topics = settings.topics
+        self._encoder = ResultEncoder(models.names, (topics.predictions, topics.risk, topics.actions))
+        self._encoded = 0  # instruments that the encoder knows
+        self._scratch = packing.new_scratch(FIRST_CAPACITY)
+        self._silence = Silence(settings.alerts.stale_seconds, settings.alerts.gap_ratio)
+
+    def process(self, chunk: Chunk, timestamp_ms: int) -> Output:
+        """Answer every message of a chunk.
+
+        Parameters
+        ----------
+        chunk
+            Messages of this partition, behind all that were processed before.
+        timestamp_ms
+            Time of publishing, ms since the Unix epoch; it stands in no result.
+        """
+        clock = Stopwatch()
+        ticks, row, rejected = decoding.decode(chunk, self.instruments, self._max_bytes)
+        clock.lap("decode")
+        answers = self.answer(ticks, clock)
+        rejected += [_rejected(chunk, int(row[at]), reason, rule) for at, reason, rule in answers.refused]
+        returned = self._returned(answers.results, timestamp_ms)
+        batches = self.encode(answers.results, timestamp_ms)
+        clock.lap("encode")
+        late = int((answers.features.verdict == LATE).sum())
+        rejected.sort(key=lambda refusal: refusal.offset)
+        return Output(batches, returned + answers.alerts, rejected, answers.results, late, clock.seconds)
+
+    def answer(self, ticks: TickColumns, clock: "Stopwatch | None" = None) -> Answers:
+        """Answer decoded ticks whose slots come from `instruments`; updates the state."""
+        clock = clock or Stopwatch()
+        self._grow()
+        columns = features.compute(self.state.features, ticks, self._rules)
+        clock.lap("features")
+        slot = ticks.slot[columns.row]
+        inference, anomaly, forecast = self._infer(slot, columns)
+        clock.lap("inference")
+        assessed = risk.compute(
+            self.state.risk, slot, columns.features, columns.context, forecast, anomaly, self._risk_rules
+        )
+        taken = actions.compute(
+            self.state.actions,
+            slot,
+            columns.context,
+            assessed.risk,
+            assessed.level,
+            inference.action_values,
+            inference.rewards,
+            self._risk_rules.es_limit,
+        )
+        results = _results(ticks, columns, slot, forecast, assessed, taken)
+        changes = self._alerts(results, columns, anomaly)
+        clock.lap("risk")
+        return Answers(results, columns, changes, self._refusals(ticks, columns))
+
+    def encode(self, results: Results, timestamp_ms: int) -> list[PackedBatch]:
+        """The results as record batches of the three topics."""
+        for slot in range(self._encoded, len(self.instruments)):
+            self._encoder.add(slot, *self.instruments.names[slot])
+        self._encoded = len(self.instruments)
+        return self._encoder.encode(results, self.partition, timestamp_ms)
+
+    def stale(self, now_ms: int) -> list[Alert]:
+        """Feed alerts for instruments that have fallen silent, by the worker's clock: ticks cannot tell it."""
+        gap = features.usual_gaps(self.state.features[: len(self.instruments)])
+        return [self._feed_alert(*change) for change in self._silence.opened(now_ms, gap)]
+
+    def _grow(self) -> None:
+        count = len(self.instruments)
+        self.state.grow(count)
+        if len(self._scratch) < len(self.state.hidden):
+            self._scratch = packing.new_scratch(len(self.state.hidden))
+
+    def _infer(
+        self, slot: NDArray[np.int32], columns: FeatureColumns
+    ) -> tuple[Inference, NDArray[np.float64], NDArray[np.float64]]:
+        """Raw outputs of the heads, anomaly, rounded forecast; carries the hidden state on."""
+        if not len(slot):
+            return _NOTHING, np.empty(0), np.empty((0, len(FORECAST_COLUMNS)))
+        packed = packing.pack(slot, self._scratch)
+        hidden = self.state.hidden[packed.slots]
+        inference = self._models.run(columns.features, columns.window, packed, hidden)
+        self.state.hidden[packed.slots] = inference.hidden
+        anomaly = np.interp(inference.score, *self._models.calibration)
+        return inference, anomaly, round_significant(inference.forecast)
+
+    def _alerts(self, results: Results, columns: FeatureColumns, anomaly: NDArray[np.float64]) -> list[Alert]:
+        events = alerts.compute(
+            self.state.alerts,
+            results.slot,
+            results.offset,
+            columns.features,
+            columns.context,
+            anomaly,
+            self._alert_rules,
+        )
+        changes = []
+        for event in events:
+            row = event["row"]
+            why: list[Contribution] = []
+            if event["state"] == alerts.OPENED:
+                tick = columns.features[row], columns.window[row], columns.context[row]
+                why = explanations.reasons(event, *tick, self._models, self._alert_rules)
+            symbol, venue = self.instruments.names[results.slot[row]]
+            where = self.partition, int(results.offset[row]), int(results.exchange_ns[row])
+            changes.append(explanations.message(event, symbol, venue, *where, why))
+        return changes
+
+    def _refusals(self, ticks: TickColumns, columns: FeatureColumns) -> list[tuple[int, Reason, str]]:
+        refused: list[tuple[int, Reason, str]] = []
+        for row in np.flatnonzero(columns.verdict >= DUPLICATE).tolist():
+            if columns.verdict[row] == DUPLICATE:
+                rule = f"trade_id {ticks.trade_id[row]} is among the last {features.TRADE_IDS} of the instrument"
+                refused.append((row, "duplicate", rule))
+            else:
+                rule = f"price {ticks.price[row]:g} is more than {self._band:g} (log) from the last price"
+                refused.append((row, "band", rule))
+        return refused
+
+    def _returned(self, results: Results, timestamp_ms: int) -> list[Alert]:
+        """Close the stale alerts of instruments whose ticks have come back."""
+        changes = self._silence.heard(results, timestamp_ms)
+        return [self._feed_alert(*change) for change in changes]
+
+    def _feed_alert(self, slot: int, silent_seconds: float, threshold: float, opened: int, offset: int) -> Alert:
+        symbol, venue = self.instruments.names[slot]
+        return explanations.stale(
+            symbol,
+            venue,
+            self.partition,
+            offset,
+            int(self.state.features["last_ns"][slot]),
+            silent_seconds,
+            threshold,
+            opened,
+        )
+
+
+class Silence:
+    """When each instrument was last heard, by the worker's clock, and which of them are stale.
+
+    It is no part of the state: a worker that starts again starts listening again.
+    """
+
+    def __init__(self, stale_seconds: float, gap_ratio: float) -> None:
+        self._stale_seconds = stale_seconds
+        self._gap_ratio = gap_ratio
+        self._heard_ms = np.zeros(0, np.int64)
+        self._offset = np.zeros(0, np.int64)
+        self._stale: dict[int, tuple[float, int]] = {}  # slot -> threshold, offset of the last tick before
+
+    def heard(self, results: Results, now_ms: int) -> list[tuple[int, float, float, int, int]]:
+        """Note the ticks; returns the instruments that were stale: slot, 0 s, threshold, opening, own offset."""
+        if not len(results.slot):
+            return []
+        self._grow(int(results.slot.max()) + 1)
+        self._heard_ms[results.slot] = now_ms
+        self._offset[results.slot] = results.offset  # of several ticks the last one stays
+        if not self._stale:
+            return []
+        back = [slot for slot in np.unique(results.slot).tolist() if slot in self._stale]
+        return [(slot, 0.0, *self._stale.pop(slot), int(self._offset[slot])) for slot in back]
+
+    def opened(self, now_ms: int, usual_gap: NDArray[np.float64]) -> list[tuple[int, float, float, int, int]]:
+        """Instruments that have just become stale: slot, seconds of silence, threshold, opening, last offset."""
+        count = min(len(self._heard_ms), len(usual_gap))
+        silent = (now_ms - self._heard_ms[:count]) * MILLISECOND
+        threshold = np.maximum(self._stale_seconds, self._gap_ratio * usual_gap[:count])
+        fresh = np.flatnonzero((silent >= threshold) & (self._heard_ms[:count] > 0)).tolist()
+        changes = []
+        for slot in fresh:
+            if slot not in self._stale:
+                offset = int(self._offset[slot])
+                self._stale[slot] = float(threshold[slot]), offset
+                changes.append((slot, float(silent[slot]), float(threshold[slot]), offset, offset))
+        return changes
+
+    def _grow(self, instruments: int) -> None:
+        if instruments > len(self._heard_ms):
+            more = max(instruments, 2 * len(self._heard_ms)) - len(self._heard_ms)
+            self._heard_ms = np.concatenate([self._heard_ms, np.zeros(more, np.int64)])
+            self._offset = np.concatenate([self._offset, np.zeros(more, np.int64)])
+
+
+class Stopwatch:
+    """Seconds of each stage of a chunk."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[Stage, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: Stage) -> None:
+        """Book the time since the last lap."""
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+def feature_rules(settings: Settings) -> FeatureRules:
+    """`config.Features` in the kernel's units."""
+    rules = settings.features
+    return FeatureRules(
+        int(rules.session_gap_seconds * 1e9),
+        rules.warm_ticks,
+        rules.warm_seconds,
+        rules.band,
+        rules.band_agree,
+        rules.clock_agree,
+    )
+
+
+def compile_kernels(models: Models, settings: Settings) -> None:
+    """Run two made-up ticks through every kernel, so that the first real ones do not wait for the compiler.
+
+    The compiled code is kept in `__pycache__` beside the source.
+    """
+    pipeline = Pipeline(settings, models, 0)
+    tick = b'{"symbol":"A","exchange_ns":1700000000000000000,"price":1,"size":1}'
+    pipeline.process(Chunk(0, [0, 1], [b"A", b"A"], [tick, tick]), 0)
+    for kind in range(len(alerts.KINDS)):
+        nothing = np.zeros(len(features.FEATURES))
+        alerts.contributions(kind, nothing.astype(np.float32), nothing, pipeline._alert_rules)
+
+
+def _results(
+    ticks: TickColumns,
+    columns: FeatureColumns,
+    slot: NDArray[np.int32],
+    forecast: NDArray[np.float64],
+    assessed: RiskAnswers,
+    taken: ActionAnswers,
+) -> Results:
+    return Results(
+        slot=slot,
+        offset=ticks.offset[columns.row],
+        exchange_ns=ticks.exchange_ns[columns.row],
+        price=ticks.price[columns.row],
+        warming=columns.context[:, WARMING] != 0.0,
+        forecast=forecast,
+        risk=assessed.risk,
+        level=assessed.level,
+        action=taken.action,
+        target_position=taken.target_position,
+        action_values=taken.action_values,
+        expected_reward=taken.expected_reward,
+        gate=taken.gate,
+    )
+
+
+def _rejected(chunk: Chunk, row: int, reason: Reason, rule: str) -> Rejected:
+    return Rejected(chunk.offsets[row], chunk.keys[row], chunk.values[row] or b"", reason, rule)
