@@ -5,6 +5,7 @@ A file names sections and keys as the structs below do; a variable joins section
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,10 @@ ENV_FILE: Final = "TAPEWATCH_CONFIG"
 ROOT: Final = Path(__file__).resolve().parent.parent
 DEFAULT_MODELS: Final = str(ROOT / "models")
 
-Positive = Annotated[float, Meta(gt=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
+LARGEST: Final = 1e12  # keeps infinity out; TOML can write it
+
+Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
+NonNegative = Annotated[float, Meta(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
 Unit = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=1)]
@@ -126,12 +129,21 @@ class Alerts(_Section, frozen=True):
 class Settings(_Section, frozen=True):
     """All settings of a process."""
 
-    broker: Annotated[str, Meta(pattern=r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$")] = "127.0.0.1:9092"
+    broker: str = "127.0.0.1:9092"  # HOST:PORT, or several with commas between
     topics: Topics = Topics()
     worker: Worker = Worker()
     features: Features = Features()
     risk: Risk = Risk()
     alerts: Alerts = Alerts()
+
+    def __post_init__(self) -> None:
+        if not all(_is_address(address) for address in self.broker.split(",")):
+            raise ValueError(f"broker = {self.broker!r} must be HOST:PORT[,HOST:PORT...] with ports from 1 to 65535")
+
+
+def _is_address(text: str) -> bool:
+    found = re.fullmatch(r"[^\s,:]+:([0-9]{1,5})", text)
+    return found is not None and 1 <= int(found[1]) <= 65535
 
 
 def load(
@@ -180,7 +192,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    """A variable's text as TOML would read it (numbers, lists, true), else as it stands."""
+    """A list as TOML reads it; else the text itself, for msgspec turns it into the number that the key wants."""
+    if not text.startswith("["):
+        return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -193,15 +207,30 @@ def _put(tree: dict[str, Any], path: list[str], value: Any, name: str) -> None:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"{name}: {section} is a value, not a section")
+    if isinstance(tree.get(key), dict):
+        raise ConfigError(f"{name}: {key} is a section, not a value")
     tree[key] = value
 
 
 def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
     """Name key, value and rule: msgspec's text holds the rule and the path, the tree holds the value."""
     rule, _, path = str(error).partition(" - at `$")
-    key = path.rstrip("`").lstrip(".")
-    value: Any = tree
-    for part in key.split("."):
-        value = value.get(part, "") if isinstance(value, Mapping) else ""
+    key = re.split(r"[\[`]", path)[0].lstrip(".")  # of a list, the whole
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", rule)
+    if unknown:
+        return _explain_unknown(f"{key}.{unknown[1]}".lstrip("."), key, tree)
+    value = _get(tree, key)
     where = f"setting {key} = {value!r}" if key and not isinstance(value, Mapping) else f"settings {key}".strip()
     return f"{where}: {rule}"
+
+
+def _explain_unknown(key: str, section: str, tree: Mapping[str, Any]) -> str:
+    fields = msgspec.structs.asdict(getattr(Settings(), section) if section else Settings())
+    return f"setting {key} = {_get(tree, key)!r}: no such key; {section or 'the top'} knows {', '.join(fields)}"
+
+
+def _get(tree: Mapping[str, Any], key: str) -> Any:
+    value: Any = tree
+    for part in key.split(".") if key else ():
+        value = value.get(part, "") if isinstance(value, Mapping) else ""
+    return value
