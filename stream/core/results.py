@@ -1,6 +1,7 @@
 """The answers to the accepted ticks of one chunk, as columns."""
 
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,3 +43,12 @@ class Results(NamedTuple):
     action_values: NDArray[np.float64]  # [n, 3] of short, flat, long
     expected_reward: NDArray[np.float64]  # [n]
     gate: NDArray[np.int8]  # [n] index into messages.GATES
+
+    def rows(self, wanted: slice) -> Self:
+        """Some of the rows, as views."""
+        return type(self)._make(column[wanted] for column in self)
+
+
+def concatenate(parts: Sequence[Results]) -> Results:
+    """The rows of all parts, one after the other."""
+    return Results._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
