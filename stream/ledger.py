@@ -31,6 +31,7 @@ class Ledger:
     """
 
     def __init__(self, position: int | None = None) -> None:
+        self.start = position  # where reading began
         self.point = position
         self._end = position
         self._open: deque[Span] = deque()
@@ -81,4 +82,4 @@ class Ledger:
     def reset(self, position: int | None) -> None:
         """Drop everything in flight and go on from `position`: after a seek, or when the partition was taken away."""
         self._open.clear()
-        self.point = self._end = position
+        self.start = self.point = self._end = position

@@ -1,0 +1,416 @@
+"""`tapewatch worker`: the Faust app around the pipeline."""
+
+import asyncio
+import gc
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol, cast
+
+import faust
+from aiokafka.errors import KafkaError
+from faust.types import TP, ServiceT
+
+from stream import inference, messages, topics
+from stream.config import Settings
+from stream.decoding import Chunk, Instruments
+from stream.errors import MissingTopic, TapewatchError, WorkerFailed
+from stream.health import Health
+from stream.messages import Alert
+from stream.metrics import Metrics
+from stream.pipeline import Output, Pipeline, compile_kernels
+from stream.publisher import Publisher, Record, rejected_record
+from stream.telemetry import Scores, note_computed, note_published
+from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, Options, Transport
+from stream.web import Pages
+
+STOP_SECONDS: Final = 20.0  # the longest a stop may take; a broker that answers needs far less
+SESSION_SECONDS: Final = 10.0  # after so long without a sign of life another worker gets the partitions
+log = logging.getLogger("tapewatch.worker")
+
+
+class ChunkPipeline(Protocol):
+    """What the worker needs of `pipeline.Pipeline`."""
+
+    @property
+    def instruments(self) -> Instruments:
+        """The instruments of the partition so far."""
+
+    def process(self, chunk: Chunk, timestamp_ms: int) -> Output:
+        """Answer every message of a chunk."""
+
+    def stale(self, now_ms: int) -> list[Alert]:
+        """Alerts of instruments that have fallen silent."""
+
+
+MakePipeline = Callable[[int], ChunkPipeline]
+"""Makes the pipeline of a partition, with a state of its own."""
+
+
+class Lane:
+    """One assigned partition: its pipeline, and how many chunks may be on their way to the broker."""
+
+    def __init__(self, partition: int, pipeline: ChunkPipeline, next_offset: int | None, chunks_in_flight: int) -> None:
+        self.pipeline = pipeline
+        self.scores = Scores(partition)
+        self.next_offset = next_offset  # the first offset that the pipeline's state does not hold
+        self.slots = asyncio.Semaphore(chunks_in_flight)
+
+
+class Worker(Listener):
+    """Takes chunks from Faust, has them computed, publishes the results and acknowledges."""
+
+    def __init__(self, settings: Settings, make_pipeline: MakePipeline, metrics: Metrics) -> None:
+        self._settings = settings
+        self._make_pipeline = make_pipeline
+        self._metrics = metrics
+        self._health = Health(settings.worker.stall_seconds)
+        self._pages = Pages(metrics, self._health)
+        self._publisher = Publisher(settings.broker, f"{settings.worker.group}-results")
+        self._lanes: dict[int, Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.failure: TapewatchError | None = None
+        self.stopping = asyncio.Event()
+        self.app = self._build_app()
+
+    def _build_app(self) -> "WorkerApp":
+        app = WorkerApp(self, self._settings)
+        ticks = app.topic(self._settings.topics.ticks, schema=ChunkSchema())
+
+        @app.agent(ticks, name="ticks")
+        async def compute(stream: faust.StreamT[Any]) -> None:
+            async for event in cast(faust.Stream[Any], stream).noack().events():
+                await self.take(event)
+
+        @app.timer(1.0, name="progress")
+        async def progress() -> None:
+            await self.look()
+
+        return app
+
+    @property
+    def consumer(self) -> Consumer:
+        """The app's consumer."""
+        return cast(Consumer, self.app.consumer)
+
+    async def start(self) -> None:
+        """Connect the producer, open the pages, listen to the consumer."""
+        self.consumer.listener = self
+        await self._publisher.start(topics.names(self._settings.topics)[1:])
+        url = await self._pages.start(self._settings.worker.host, self._settings.worker.port)
+        log.info("serving metrics=%s/metrics health=%s/health", url, url)
+
+    async def stop(self) -> None:
+        """Close what `start` opened."""
+        await self._pages.stop()
+        await self._publisher.stop()
+
+    def on_position(self, offsets: Mapping[TP, int | None]) -> None:
+        """After an assignment: a pipeline is kept only if its state ends where reading begins."""
+        for tp, offset in offsets.items():
+            lane = self._lanes.get(tp.partition)
+            if lane is None or lane.next_offset != offset:
+                self._open_lane(tp.partition, offset)
+        log.info(
+            "assigned topic=%s partitions=%s", self._settings.topics.ticks, _listed(tp.partition for tp in offsets)
+        )
+
+    def on_assigned(self, assigned: set[TP]) -> None:
+        """Drop the pipelines of partitions that other workers have now."""
+        self._health.assigned = True
+        for partition in self._lanes.keys() - {tp.partition for tp in assigned}:
+            del self._lanes[partition]
+            self._health.forget(partition)
+            self._metrics.forget(partition)
+
+    def on_commit(self, offsets: Mapping[TP, int]) -> None:
+        """Count the commit."""
+        self._metrics.committed()
+
+    def _open_lane(self, partition: int, offset: int | None) -> Lane:
+        lane = Lane(partition, self._make_pipeline(partition), offset, self._settings.worker.chunks_in_flight)
+        self._lanes[partition] = lane
+        return lane
+
+    async def take(self, event: faust.EventT[Any]) -> None:
+        """Compute one chunk and put its results on their way.
+
+        Nothing is raised: Faust would go on with the next event. What cannot be done stops the worker, and its
+        chunk is never acknowledged.
+        """
+        delivery = cast(Delivery, event.value)
+        if self.failure is not None:
+            self.consumer.give_up(event.message)
+            return
+        lane = self._lane(delivery)
+        await lane.slots.acquire()
+        try:
+            output = self._compute(lane, delivery)
+            sent = time.perf_counter()
+            futures = await self._publish(delivery.chunk.partition, output)
+        except Exception as error:  # noqa: BLE001  whatever it is, the chunk is not done
+            self._fail(error, delivery)
+            self.consumer.give_up(event.message)
+            return
+        task = asyncio.create_task(self._finish(event, lane, futures, output, sent))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.sleep(0)  # lets the producer take the batches before the next chunk occupies the loop
+
+    def _lane(self, delivery: Delivery) -> Lane:
+        lane = self._lanes[delivery.chunk.partition]
+        if lane.next_offset is not None and delivery.span.first < lane.next_offset:
+            log.warning(
+                "rewound partition=%s from=%s to=%s", delivery.chunk.partition, lane.next_offset, delivery.span.first
+            )
+            lane = self._open_lane(delivery.chunk.partition, delivery.span.first)
+        return lane
+
+    def _compute(self, lane: Lane, delivery: Delivery) -> Output:
+        output = lane.pipeline.process(delivery.chunk, _now_ms())
+        lane.next_offset = delivery.span.end
+        lane.scores.note(output.results)
+        note_computed(self._metrics, delivery, output)
+        return output
+
+    async def _publish(self, partition: int, output: Output) -> list[asyncio.Future[Any]]:
+        futures = [await self._publisher.send(batch.topic, partition, batch) for batch in output.batches]
+        if output.alerts:
+            futures += await self._publish_alerts(partition, output.alerts)
+        if output.rejected:
+            records = [rejected_record(partition, *each) for each in output.rejected]
+            futures += await self._publisher.send_records(self._settings.topics.rejected, partition, records, _now_ms())
+        return futures
+
+    async def _publish_alerts(self, partition: int, alerts: list[Alert]) -> list[asyncio.Future[Any]]:
+        records = [Record(alert.symbol.encode(), messages.encode(alert)) for alert in alerts]
+        return await self._publisher.send_records(self._settings.topics.alerts, partition, records, _now_ms())
+
+    async def _finish(
+        self, event: faust.EventT[Any], lane: Lane, futures: list[asyncio.Future[Any]], output: Output, sent: float
+    ) -> None:
+        delivery = cast(Delivery, event.value)
+        try:
+            await asyncio.gather(*futures)
+        except KafkaError as error:
+            self._fail(error, delivery)
+            self.consumer.give_up(event.message)
+        else:
+            event.ack()
+            note_published(self._metrics, delivery, output, time.perf_counter() - sent)
+        finally:
+            lane.slots.release()
+
+    def _fail(self, error: Exception, delivery: Delivery) -> None:
+        """Stop the worker. Only the first failure is told: the others follow from it."""
+        if self.failure is not None:
+            return
+        where = f"partition {delivery.chunk.partition}, offsets {delivery.span.first} to {delivery.span.end - 1}"
+        if isinstance(error, TapewatchError):
+            self.failure = error
+        elif isinstance(error, KafkaError):
+            self.failure = WorkerFailed(f"the broker did not take the results of {where}: {error!r}; not committed")
+        else:
+            log.error("cannot compute %s", where, exc_info=error)
+            self.failure = WorkerFailed(f"cannot compute {where}: {error!r}; not committed, nothing is lost")
+        self.stopping.set()
+
+    async def look(self) -> None:
+        """Once a second: how far each partition is, and which instruments have fallen silent."""
+        for tp in list(self.consumer.ledgers):
+            self._look_at_progress(tp, time.monotonic())
+        for partition, lane in list(self._lanes.items()):
+            lane.scores.show(self._metrics, lane.pipeline.instruments)
+            self._metrics.symbols(partition, len(lane.pipeline.instruments))
+            await self._publish_stale(partition, lane)
+
+    def _look_at_progress(self, tp: TP, now: float) -> None:
+        ledger, committed = self.consumer.ledgers[tp], self.consumer.committed_offsets.get(tp)
+        unread = self.consumer.unread(tp)
+        if unread is None or ledger.position is None or ledger.start is None:
+            return
+        lag = unread + ledger.position - (ledger.start if committed is None else committed)
+        self._metrics.lag(tp.partition, unread)
+        self._health.update(tp.partition, committed, ledger.position, lag, self._age(tp, now), now)
+
+    async def _publish_stale(self, partition: int, lane: Lane) -> None:
+        """No tick answers for these alerts, so nothing waits for their acknowledgement."""
+        alerts = lane.pipeline.stale(_now_ms())
+        for alert in alerts:
+            self._metrics.alert(alert.partition, alert.kind, alert.state)
+        if alerts and self.failure is None:
+            for future in await self._publish_alerts(partition, alerts):
+                future.add_done_callback(_log_lost)
+
+    def commit_age(self) -> float:
+        """Seconds since the oldest record was read that is not committed; 0 where all are."""
+        now = time.monotonic()
+        return max((self._age(tp, now) for tp in self.consumer.ledgers), default=0.0)
+
+    def _age(self, tp: TP, now: float) -> float:
+        since = self.consumer.oldest_uncommitted(tp)
+        return 0.0 if since is None else now - since
+
+    def ready(self) -> None:
+        """Everything is loaded: keep it out of the garbage collector's way."""
+        gc.collect()
+        gc.freeze()
+        self._metrics.commit_age_from(self.commit_age)
+        log.info("ready group=%s broker=%s", self._settings.worker.group, self._settings.broker)
+
+
+class WorkerApp(faust.App):
+    """Faust with what a worker does not use switched off: monitor, folders, leader, web server."""
+
+    def __init__(self, worker: Worker, settings: Settings) -> None:
+        self._worker = worker
+        super().__init__(
+            settings.worker.group,
+            broker=[f"{SCHEME}://{address}" for address in settings.broker.split(",")],
+            broker_client_id=settings.worker.group,
+            broker_commit_interval=settings.worker.commit_interval_seconds,
+            broker_session_timeout=SESSION_SECONDS,
+            broker_heartbeat_interval=SESSION_SECONDS / 3,
+            broker_request_timeout=2 * SESSION_SECONDS,
+            consumer_max_fetch_size=settings.worker.fetch_max_bytes,
+            consumer_auto_offset_reset="earliest",
+            stream_buffer_maxsize=settings.worker.chunks_in_flight,
+            stream_wait_empty=True,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+        )
+        self.finalize()
+        transport = cast(Transport, self.transport)
+        transport.options = Options(settings.worker.chunk_ticks, settings.worker.fetch_max_wait_ms)
+        self.on_partitions_assigned.connect(self._tell_assigned)  # type: ignore[arg-type]  # typed for plain functions
+
+    async def _tell_assigned(self, app: Any, *assignments: Any, **_options: Any) -> None:
+        (assigned,) = assignments
+        self._worker.on_assigned(assigned)
+
+    def on_rebalance_start(self) -> None:
+        """As Faust's, with a state for the sensors that it would miss (there are none) and warn of."""
+        super().on_rebalance_start()
+        self._rebalancing_sensor_state = {"sensors": None}
+
+    def on_init_dependencies(self) -> Iterable[ServiceT]:
+        """As Faust's, less the monitor, whose sensors cost time in the tick path."""
+        return self.boot_strategy.server()
+
+    def _create_directories(self) -> None:
+        """Nothing: there are no tables, so no folder in the working directory either."""
+
+    async def on_start(self) -> None:
+        """Start the worker's own parts before Faust's."""
+        await super().on_start()
+        await self._worker.start()
+
+    async def on_started(self) -> None:
+        """Everything runs and the partitions are assigned."""
+        await super().on_started()
+        if not self.should_stop:
+            self._worker.ready()
+
+    async def on_shutdown(self) -> None:
+        """The consumer has left the group: close the worker's own parts."""
+        await super().on_shutdown()
+        await self._worker.stop()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _log_lost(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled() and future.exception() is not None:
+        log.warning("lost feed alert error=%r", future.exception())
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(str(number) for number in sorted(numbers))
+
+
+def check_topics(settings: Settings) -> None:
+    """See that the broker answers and has our topics.
+
+    Raises
+    ------
+    BrokerUnreachable
+        If no broker answers.
+    MissingTopic
+        If a topic is not there, or has fewer partitions than the ticks: results go to the partition of their tick.
+    """
+    found = topics.require_topics(settings)
+    ticks = found[settings.topics.ticks]
+    for name, partitions in found.items():
+        if partitions < ticks:
+            raise MissingTopic(
+                f"topic {name} has {partitions} partitions, {settings.topics.ticks} has {ticks}: results go to the "
+                f"partition of their tick, so give {name} at least {ticks}"
+            )
+
+
+async def serve(settings: Settings, make_pipeline: MakePipeline, metrics: Metrics) -> None:
+    """Work until SIGTERM or SIGINT, then finish what was begun, commit and leave the group.
+
+    Raises
+    ------
+    TapewatchError
+        If the worker had to stop by itself: ticks that were not answered are not committed.
+    """
+    worker = Worker(settings, make_pipeline, metrics)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stopping.set)
+    running = asyncio.create_task(_run_app(worker.app))
+    stopping = asyncio.create_task(worker.stopping.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await worker.app.stop()
+            await running
+    except TimeoutError:
+        raise WorkerFailed(
+            f"the worker did not stop within {STOP_SECONDS:g} s: what was not committed comes again"
+        ) from None
+    finally:
+        running.cancel()
+    if worker.failure is not None:
+        raise worker.failure
+    log.info("stopped group=%s", settings.worker.group)
+
+
+async def _run_app(app: WorkerApp) -> None:
+    """Start the app and wait until it stops; raises why it crashed, if it did."""
+    await app.start()
+    await app.wait_until_stopped()
+    if app.crash_reason is not None:
+        raise WorkerFailed(f"the Kafka client gave up: {app.crash_reason!r}") from None
+
+
+def run(settings: Settings) -> None:
+    """`tapewatch worker`.
+
+    Raises
+    ------
+    TapewatchError
+        If the broker does not answer, a topic is missing, the models do not fit, or the worker had to stop by
+        itself.
+    """
+    models = inference.load(Path(settings.worker.models))
+    compile_kernels(models, settings)
+    metrics = Metrics(settings.worker.watch, settings.worker.watch_limit)
+    forecaster, critic, policy = models.names
+    metrics.models({"forecaster": forecaster, "critic": critic, "policy": policy})
+    log.info("models forecaster=%s critic=%s policy=%s", forecaster, critic, policy)
+    work(settings, lambda partition: Pipeline(settings, models, partition), metrics)
+
+
+def work(settings: Settings, make_pipeline: MakePipeline, metrics: Metrics) -> None:
+    """A worker with pipelines made by `make_pipeline`, until a signal ends it; raises as `run` does."""
+    check_topics(settings)
+    asyncio.run(serve(settings, make_pipeline, metrics))
