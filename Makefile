@@ -29,22 +29,22 @@ demo: setup ## embedded broker, worker and a replay of real trades with a live b
 test: setup-dev kafka lint ## what CI runs: format, lint, types and all tests, on a real Kafka
 	@$(BIN)/pytest $(ARGS)
 
-lint: setup-dev ## ruff format --check, ruff check, mypy --strict
+lint: .venv/.dev ## ruff format --check, ruff check, mypy --strict
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 
-format: setup-dev ## rewrite the code as `make lint` wants it
+format: .venv/.dev ## rewrite the code as `make lint` wants it
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
 bench: setup-dev kafka ## throughput and latency on a real Kafka, against a plain per-event agent
 	@$(BIN)/python -m tests.benchmark $(ARGS)
 
-models: setup-dev ## train the bundles in models/ again
+models: .venv/.dev ## train the bundles in models/ again
 	@$(BIN)/tapewatch train all $(ARGS)
 
-docs: setup-dev ## write asyncapi.yaml and the tables of docs/metrics.md again from the code
+docs: .venv/.dev ## write asyncapi.yaml and the tables of docs/metrics.md again from the code
 	@$(BIN)/python -m stream.asyncapi
 	@$(BIN)/python -m stream.metrics
 

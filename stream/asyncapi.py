@@ -28,6 +28,11 @@ REJECTED_HEADERS: Final = {
         "rule": {"type": "string", "description": "What was found, and what must hold."},
         "partition": {"type": "string", "pattern": "^[0-9]+$", "description": "Partition of the message on ticks."},
         "offset": {"type": "string", "pattern": "^[0-9]+$", "description": "Offset of the message on ticks."},
+        "bytes": {
+            "type": "string",
+            "pattern": "^[0-9]+$",
+            "description": "Only where the value is cut because it is longer than the topic takes: its full length.",
+        },
     },
 }
 
@@ -117,7 +122,9 @@ def _message(topic: Topic) -> dict[str, Any]:
             "summary": topic.summary,
             "contentType": "application/octet-stream",
             "headers": REJECTED_HEADERS,
-            "payload": {"description": "The value of the refused message; its key is the refused message's key."},
+            "payload": {
+                "description": "Value and key are those of the refused message; a key too long for the topic is left out."
+            },
         }
     return {
         "name": topic.struct.__name__,

@@ -198,7 +198,10 @@ class Metrics:
             "stage_seconds", "s", "Time a chunk spends in each step.", STAGE_BUCKETS, "stage", get_args(Stage)
         ).of
         self._inference = self._histogram(
-            "inference_seconds", "s", "Time of one run of the ONNX Runtime session, one a chunk.", STAGE_BUCKETS
+            "inference_seconds",
+            "s",
+            "Time of the models for a chunk of accepted ticks, one run of the session, packing included.",
+            STAGE_BUCKETS,
         ).of[""]
 
     def _declare_progress(self) -> None:
@@ -281,7 +284,7 @@ class Metrics:
         stages
             Seconds in each step.
         inference_seconds
-            Seconds in the session's run; None where no tick was accepted.
+            Seconds in the models; None where no tick was accepted, so that idle chunks do not flatter it.
 
         Raises
         ------
