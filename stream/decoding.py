@@ -118,7 +118,7 @@ def decode(chunk: Chunk, instruments: Instruments, max_bytes: int) -> Decoded:
             raise BadMessage("too_large", "")
         ticks = list(map(decode_tick, chunk.values))  # type: ignore[arg-type]
         slots = instruments.slots(chunk.keys, ticks)
-    except (BadMessage, KeyError, TypeError, ValueError):
+    except (BadMessage, KeyError, TypeError, ValueError, RecursionError):
         # A message of the chunk is bad, or an instrument is new: look at each of them.
         return _decode_each(chunk, instruments, max_bytes)
     return Decoded(_columns(ticks, slots, chunk.offsets), np.arange(len(ticks)), [])

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from stream.decoding import Chunk, Instruments, decode
 from stream.messages import (
     DECODE_ERRORS,
     MAX_EXCHANGE_NS,
@@ -239,3 +240,11 @@ def test_results_hold_no_clock_of_ours(struct: type[msgspec.Struct]) -> None:
 def test_encoded_tick_decodes_to_itself() -> None:
     tick = Tick("BTCUSDT", NS, 0.1, 1e-8, "buy", "a-1", "binance")
     assert decode_tick(encode(tick)) == tick
+
+
+def test_good_ticks_around_one_that_nests_beyond_reason_are_decoded() -> None:
+    bomb = b'{"x":' + b"[" * 60_000
+    chunk = Chunk(0, [5, 6, 7], [b"BTCUSDT"] * 3, [raw(price=1.0), bomb, raw(price=3.0)])
+    decoded = decode(chunk, Instruments(8), max_bytes=65_536)
+    assert decoded.ticks.price.tolist() == [1.0, 3.0]
+    assert [(refusal.offset, refusal.reason) for refusal in decoded.rejected] == [(6, "json")]
