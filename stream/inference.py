@@ -1,0 +1,383 @@
+"""Model bundles, and the one ONNX Runtime session that runs all heads of a chunk in one call.
+
+A bundle is models/<name>/<version>/ with model.onnx and card.json; there is one of each family:
+
+- forecaster: features -> the forecast distribution; recurrent, its state is carried from chunk to chunk.
+- critic: features and window -> a score, higher is more anomalous; the card's table makes it a tail probability.
+- policy: features and forecast -> action values and expected rewards, for each position held.
+
+Normalisation is inside the graphs. At load they are joined into one. Rows come out with the same bits whatever
+the chunk they came in with (tests/property/test_inference_chunks.py).
+
+MEASURED
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+import onnx
+import onnx.compose
+import onnxruntime
+from numpy.typing import NDArray
+
+from stream import messages
+from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
+from stream.core.packing import Packing, pack
+from stream.core.results import FORECAST_COLUMNS
+from stream.errors import ModelMismatch
+
+FAMILIES: Final = ("forecaster", "critic", "policy")
+ACTION_COLUMNS: Final = tuple(f"{held}_{action}" for held in messages.ACTIONS for action in messages.ACTIONS)
+"""Order of action values and rewards: position held, then action."""
+
+INPUTS: Final = {
+    "forecaster": ("features", "pack", "rest", "carry", "unpack", "last", "hidden"),
+    "critic": ("features", "window"),
+    "policy": ("features", "forecast"),
+}
+OUTPUTS: Final = {
+    "forecaster": ("forecast", "hidden_out"),
+    "critic": ("critic_score",),
+    "policy": ("action_values", "rewards"),
+}
+_COLUMNS: Final = {
+    "forecaster": FORECAST_COLUMNS,
+    "critic": ("critic_score",),
+    "policy": (*(f"value_{c}" for c in ACTION_COLUMNS), *(f"reward_{c}" for c in ACTION_COLUMNS)),
+}
+_WIDTHS: Final = {"features": len(FEATURES), "forecast": len(FORECAST_COLUMNS), "critic_score": 1} | {
+    name: len(ACTION_COLUMNS) for name in ("action_values", "rewards")
+}
+
+
+class DataFile(msgspec.Struct, frozen=True):
+    """A file that a model was trained, validated and tested on, split by time."""
+
+    name: str
+    sha256: str
+    rows: int
+    symbols: list[str]
+    first_ns: int
+    last_ns: int
+    validation_ns: int  # ticks before it are the training part, less an embargo
+    test_ns: int  # ticks from it on are the test part
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """Score -> share of normal ticks below it: piecewise linear, rising."""
+
+    score: list[float]
+    probability: list[float]
+
+
+class Card(msgspec.Struct, frozen=True):
+    """card.json: what a bundle is, what it was trained on, and how it did."""
+
+    family: Literal["forecaster", "critic", "policy"]
+    name: str
+    version: str
+    features: list[str]
+    outputs: list[str]
+    opset: int
+    sha256: str  # of model.onnx
+    normal: list[float]  # median of each feature over the training part
+    window: int = 0  # trades in the critic's window; 0: none
+    window_columns: list[str] = []
+    hidden_size: int = 0  # of the forecaster's carried state
+    calibration: Calibration | None = None
+    data: list[DataFile] = []
+    split: str = ""
+    seeds: list[int] = []
+    hyperparameters: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    notes: list[str] = []
+    git_commit: str = ""
+    libraries: dict[str, str] = {}
+
+
+class Inference(NamedTuple):
+    """Raw outputs of the heads for the `n` accepted ticks of `m` instruments of a chunk."""
+
+    forecast: NDArray[np.float32]  # [n, len(FORECAST_COLUMNS)]
+    hidden: NDArray[np.float32]  # [m, hidden_size] state of the instruments after the chunk
+    score: NDArray[np.float32]  # [n] of the critic, higher is more anomalous
+    action_values: NDArray[np.float32]  # [n, 9] ACTION_COLUMNS
+    rewards: NDArray[np.float32]  # [n, 9] expected log return after costs, ACTION_COLUMNS
+
+
+class Models:
+    """The loaded bundles of the three families, run as one graph."""
+
+    names: tuple[str, str, str]
+    """name@version of forecaster, critic and policy."""
+    hidden_size: int
+    calibration: tuple[NDArray[np.float64], NDArray[np.float64]]
+    """Scores and probabilities of the critic's table: anomaly = np.interp(score, *calibration), in (0, 1)."""
+    normal: NDArray[np.float32]
+    """[len(FEATURES)] each feature's median in training."""
+
+    def __init__(self, forecaster: "Bundle", critic: "Bundle", policy: "Bundle") -> None:
+        cards = (forecaster.card, critic.card, policy.card)
+        self.cards: Final = cards
+        self.names = (_name(cards[0]), _name(cards[1]), _name(cards[2]))
+        self.hidden_size = forecaster.card.hidden_size
+        table = critic.card.calibration
+        if table is None:
+            raise ModelMismatch(f"{critic.folder}: the card holds no calibration, which a critic needs")
+        self.calibration = (np.array(table.score), np.array(table.probability))
+        self.normal = np.array(forecaster.card.normal, np.float32)
+        graph = _join(forecaster.graph, critic.graph, policy.graph)
+        self._session: Final = _session(graph.SerializeToString())
+        self._check(forecaster, critic, policy)
+
+    def run(
+        self,
+        features: NDArray[np.float32],
+        window: NDArray[np.float32],
+        packing: Packing,
+        hidden: NDArray[np.float32],
+    ) -> Inference:
+        """All heads for the accepted ticks of a chunk, in one call.
+
+        Parameters
+        ----------
+        features : float32[n, len(FEATURES)]
+        window : float32[n, WINDOW, len(WINDOW_COLUMNS)]
+        packing
+            `packing.pack` of the ticks' slots.
+        hidden : float32[m, hidden_size]
+            Carried state of the instruments `packing.slots`; zeros for one that is new.
+        """
+        forecast, state, score, values, rewards = self._session.run(
+            _RESULTS,
+            {
+                "features": features,
+                "window": window,
+                "pack": packing.pack,
+                "rest": packing.rest,
+                "carry": packing.carry,
+                "unpack": packing.unpack,
+                "last": packing.last,
+                "hidden": hidden,
+            },
+        )
+        return Inference(forecast, state, score[:, 0], values, rewards)
+
+    def _check(self, *bundles: "Bundle") -> None:
+        """Run two ticks: a graph whose shapes do not fit together shows here and not in the stream."""
+        zeros = np.zeros
+        packing = pack(np.zeros(2, np.int32), np.full(1, -1, np.int64))
+        try:
+            out = self.run(
+                zeros((2, len(FEATURES)), np.float32),
+                zeros((2, WINDOW, len(WINDOW_COLUMNS)), np.float32),
+                packing,
+                zeros((1, self.hidden_size), np.float32),
+            )
+        except Exception as error:  # noqa: BLE001  ONNX Runtime raises types of its own, without a common base
+            raise ModelMismatch(f"models {', '.join(self.names)} do not run: {_first_line(error)}") from None
+        for values, name, shape in (
+            (out.forecast, "forecast", (2, len(FORECAST_COLUMNS))),
+            (out.hidden, "hidden_out", (1, self.hidden_size)),
+            (out.score, "critic_score", (2,)),
+            (out.action_values, "action_values", (2, len(ACTION_COLUMNS))),
+            (out.rewards, "rewards", (2, len(ACTION_COLUMNS))),
+        ):
+            if values.shape != shape or values.dtype != np.float32:
+                owner = next(b for b in bundles if name in OUTPUTS[b.card.family])
+                raise ModelMismatch(
+                    f"{owner.folder}: output {name} is {values.dtype}{list(values.shape)} for 2 ticks, "
+                    f"float32{list(shape)} is needed"
+                )
+            if not np.isfinite(values).all():
+                raise ModelMismatch(f"models {', '.join(self.names)}: output {name} is not finite for features of 0")
+
+
+class Bundle(NamedTuple):
+    """One checked bundle, not yet joined with the others."""
+
+    folder: Path
+    card: Card
+    graph: onnx.ModelProto
+
+
+_RESULTS: Final = ["forecast", "hidden_out", "critic_score", "action_values", "rewards"]
+_DECODER: Final = msgspec.json.Decoder(Card)
+
+
+def load(folder: Path) -> Models:
+    """Load the newest version of each family under `folder`.
+
+    Raises
+    ------
+    ModelMismatch
+        If the folder or a family is missing, or a bundle is damaged or made for other features or shapes.
+    """
+    if not folder.is_dir():
+        raise ModelMismatch(f"models folder {folder} does not exist: name one with --models, or run `make models`")
+    chosen: dict[str, Bundle] = {}
+    for card_file in sorted(folder.glob("*/*/card.json"), key=lambda file: _version_key(file.parent.name)):
+        card = _read_card(card_file)
+        held = chosen.get(card.family)
+        if held and held.card.name != card.name and _version_key(held.card.version) == _version_key(card.version):
+            raise ModelMismatch(
+                f"{folder} holds two bundles of family {card.family} with version {card.version}: {held.card.name} "
+                f"and {card.name}; remove one, or give the one to use a higher version"
+            )
+        chosen[card.family] = Bundle(card_file.parent, card, onnx.ModelProto())
+    for family in FAMILIES:
+        if family not in chosen:
+            raise ModelMismatch(f"models folder {folder} holds no bundle of family {family} (name/version/card.json)")
+    return Models(*(load_bundle(chosen[family].folder) for family in FAMILIES))
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read and check one bundle.
+
+    Raises
+    ------
+    ModelMismatch
+        Naming the folder, what the bundle has and what is needed.
+    """
+    card = _read_card(folder / "card.json")
+    _check_card(folder, card)
+    graph = _read_graph(folder / "model.onnx", card)
+    for what, found, needed in (
+        ("inputs", [i.name for i in graph.graph.input], INPUTS[card.family]),
+        ("outputs", [o.name for o in graph.graph.output], OUTPUTS[card.family]),
+    ):
+        if set(found) != set(needed):
+            raise ModelMismatch(
+                f"{folder}: model.onnx has the {what} {', '.join(found)}; a {card.family} has {', '.join(needed)}"
+            )
+    _check_widths(folder, card, graph)
+    return Bundle(folder, card, graph)
+
+
+def _version_key(version: str) -> tuple[int, str]:
+    """Numeric order: 10 after 9; a version that is no number comes before all that are."""
+    return (int(version), version) if version.isdecimal() else (-1, version)
+
+
+def _name(card: Card) -> str:
+    return f"{card.name}@{card.version}"
+
+
+def _read_card(file: Path) -> Card:
+    try:
+        return _DECODER.decode(file.read_bytes())
+    except OSError as error:
+        raise ModelMismatch(f"cannot read {file}: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelMismatch(f"{file} is not a model card: {error}") from None
+
+
+def _check_card(folder: Path, card: Card) -> None:
+    _same(folder, "features", card.features, list(FEATURES))
+    _same(folder, "outputs", card.outputs, list(_COLUMNS[card.family]))
+    if len(card.normal) != len(FEATURES):
+        raise ModelMismatch(f"{folder}: card.json holds {len(card.normal)} normal values, {len(FEATURES)} are needed")
+    if card.family == "critic":
+        if card.window != WINDOW:
+            raise ModelMismatch(f"{folder}: made for windows of {card.window} trades, this worker makes {WINDOW}")
+        _same(folder, "window_columns", card.window_columns, list(WINDOW_COLUMNS))
+        _check_calibration(folder, card.calibration)
+    if card.family == "forecaster" and card.hidden_size < 1:
+        raise ModelMismatch(f"{folder}: hidden_size = {card.hidden_size}, at least 1 is needed")
+
+
+def _same(folder: Path, what: str, found: list[str], needed: list[str]) -> None:
+    """Refuse names that differ, saying which."""
+    if found == needed:
+        return
+    unknown = [name for name in found if name not in needed]
+    missing = [name for name in needed if name not in found]
+    moved = [name for name, other in zip(found, needed, strict=False) if name != other]
+    if unknown or missing:
+        details = [f"unknown here: {', '.join(unknown)}"] if unknown else []
+        details += [f"missing in the bundle: {', '.join(missing)}"] if missing else []
+    else:
+        details = [f"in another order, from {moved[0]} on"] if moved else [f"{len(found)} of them, not {len(needed)}"]
+    raise ModelMismatch(f"{folder}: made for other {what} than this worker's: {'; '.join(details)}")
+
+
+def _check_calibration(folder: Path, table: Calibration | None) -> None:
+    if table is None or len(table.score) < 2 or len(table.score) != len(table.probability):
+        raise ModelMismatch(f"{folder}: calibration needs at least 2 scores and as many probabilities")
+    score, probability = np.array(table.score), np.array(table.probability)
+    rising = bool((np.diff(score) > 0).all() and (np.diff(probability) >= 0).all())
+    if not (rising and probability[0] > 0 and probability[-1] < 1):
+        raise ModelMismatch(f"{folder}: calibration must rise from above 0 to below 1")
+
+
+def _read_graph(file: Path, card: Card) -> onnx.ModelProto:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ModelMismatch(f"cannot read {file}: {error.strerror}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != card.sha256:
+        raise ModelMismatch(f"{file} has sha256 {found[:12]}..., its card says {card.sha256[:12]}...: it was changed")
+    try:
+        graph = onnx.load_from_string(content)
+        onnx.checker.check_model(graph)
+    except Exception as error:  # noqa: BLE001  protobuf and onnx raise types of their own
+        raise ModelMismatch(f"{file} is no ONNX graph: {_first_line(error)}") from None
+    return graph
+
+
+def _check_widths(folder: Path, card: Card, graph: onnx.ModelProto) -> None:
+    """Refuse inputs and outputs whose fixed dimensions are not the worker's."""
+    widths = _WIDTHS | {"hidden": card.hidden_size, "hidden_out": card.hidden_size, "window": len(WINDOW_COLUMNS)}
+    for value in (*graph.graph.input, *graph.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        width = widths.get(value.name)
+        if width is not None and dims and dims[-1].dim_value not in (0, width):
+            raise ModelMismatch(f"{folder}: {value.name} is {dims[-1].dim_value} wide, {width} is needed")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _join(*graphs: onnx.ModelProto) -> onnx.ModelProto:
+    """One graph of all heads: inner names get the family as prefix, inputs of one name are one input."""
+    opset = max(entry.version for g in graphs for entry in g.opset_import if entry.domain in ("", "ai.onnx"))
+    joined = onnx.GraphProto(name="heads")
+    produced: set[str] = set()
+    taken: set[str] = set()
+    for family, model in zip(FAMILIES, graphs, strict=True):
+        graph = onnx.compose.add_prefix(model, f"{family}/").graph
+        outer = {f"{family}/{name}": name for name in (*INPUTS[family], *OUTPUTS[family])}
+        for node in graph.node:
+            node.input[:] = [outer.get(name, name) for name in node.input]
+            node.output[:] = [outer.get(name, name) for name in node.output]
+        joined.node.extend(graph.node)
+        joined.initializer.extend(graph.initializer)
+        for value in graph.input:
+            value.name = outer[value.name]
+            if value.name not in produced | taken:
+                joined.input.append(value)
+                taken.add(value.name)
+        for value in graph.output:
+            value.name = outer[value.name]
+            joined.output.append(value)
+            produced.add(value.name)
+    opsets = [onnx.helper.make_opsetid("", opset)]
+    return onnx.helper.make_model(joined, opset_imports=opsets, ir_version=max(g.ir_version for g in graphs))
+
+
+def _session(content: bytes) -> onnxruntime.InferenceSession:
+    """A session on one thread: a worker uses more cores by being started more often."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  ONNX Runtime raises types of its own, without a common base
+        raise ModelMismatch(f"ONNX Runtime refuses the joined models: {_first_line(error)}") from None
