@@ -54,7 +54,8 @@ def _instrument(packing: Packing) -> NDArray[np.int64]:
     cut, width = packing.pack.shape
     busy = packing.rest.shape[1]
     first = packing.unpack < cut * width
-    return np.where(first, packing.unpack % width, (packing.unpack - cut * width) % busy)
+    row: NDArray[np.int64] = np.where(first, packing.unpack % width, (packing.unpack - cut * width) % busy)
+    return row
 
 
 def _ages(packing: Packing, hidden: NDArray[np.float32]) -> NDArray[np.float32]:

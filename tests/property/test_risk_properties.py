@@ -1,0 +1,47 @@
+"""What must hold for any risk."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.core import risk
+from tests.unit.test_risk import RULES
+
+unit = st.floats(0.0, 1.0)
+loss = st.floats(0.0, 0.5)
+
+
+@given(st.tuples(unit, unit, unit, unit, unit), st.integers(0, 4), unit)
+def test_score_never_falls_when_a_component_rises(
+    components: tuple[float, float, float, float, float], which: int, more: float
+) -> None:
+    higher = list(components)
+    higher[which] = max(higher[which], more)
+    assert risk.score(*higher, RULES) >= risk.score(*components, RULES)
+    assert 0.0 <= risk.score(*components, RULES) <= 100.0
+
+
+@given(loss, loss, st.floats(1.0, 10.0))
+def test_expected_shortfall_scales_with_the_position_and_rises_with_the_tail(
+    at_05: float, more: float, factor: float
+) -> None:
+    es = risk.expected_shortfall(at_05, at_05 + more)
+    assert np.isclose(risk.expected_shortfall(factor * at_05, factor * (at_05 + more)), factor * es)
+    assert risk.expected_shortfall(at_05, at_05 + 2.0 * more) >= es
+    assert es >= at_05
+
+
+@given(st.lists(st.floats(0.0, 100.0), max_size=200))
+def test_level_never_flaps_within_the_hysteresis(scores: list[float]) -> None:
+    level = 0
+    for score in scores:
+        after = risk.next_level(level, score, RULES)
+        # Staying where one has just come to, at the same score, is stable.
+        assert risk.next_level(after, score, RULES) == after
+        level = after
+
+
+@given(st.floats(0.0, 100.0), st.floats(0.0, 100.0), st.integers(0, 3))
+def test_level_never_falls_when_the_score_rises(one: float, other: float, level: int) -> None:
+    low, high = sorted((one, other))
+    assert risk.next_level(level, low, RULES) <= risk.next_level(level, high, RULES)
