@@ -10,7 +10,6 @@ Both are context managers with `address`, `start`, `stop` and `kill`.
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from stream import clients
 from stream.children import Child
 from stream.config import ROOT
 from stream.errors import BrokerUnreachable, TapewatchError
+from stream.signals import stop_on_signals
 
 HOST: Final = "127.0.0.1"
 START_SECONDS: Final = 60.0
@@ -283,14 +283,6 @@ def serve(stop: threading.Event) -> str:
     # The cluster lives as long as the producer that made it.
     threading.Thread(target=hold).start()
     return f"{broker.host}:{broker.port}"
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def main() -> None:
