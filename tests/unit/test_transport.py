@@ -1,0 +1,150 @@
+"""Reading fetched record batches as columns, and cutting them into deliveries."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+from stream.ledger import Ledger
+from stream.transport import Columns, Delivery, cut, unpack
+
+BASE_OFFSET_BYTES = 8
+ATTRIBUTES_AT = 22  # behind base offset, length, epoch, magic, checksum and its first byte
+CRC_AT = 17
+COVERED_FROM = 21
+
+
+def batch(base: int, relative: Sequence[int], producer: int = -1, transactional: bool = False) -> bytes:
+    """A record batch as a broker returns it, with records at `base` + `relative`."""
+    builder = DefaultRecordBatchBuilder(2, 0, int(transactional), producer, 0 if producer >= 0 else -1, 0, 1_000_000)
+    for offset in relative:
+        builder.append(offset, 1_000 + offset, b"k%d" % (base + offset), b"v%d" % (base + offset), [])
+    return base.to_bytes(BASE_OFFSET_BYTES, "big") + bytes(builder.build())[BASE_OFFSET_BYTES:]
+
+
+def marker(offset: int, producer: int, commit: bool) -> bytes:
+    """A control batch that ends a transaction."""
+    builder = DefaultRecordBatchBuilder(2, 0, 1, producer, 0, -1, 1_000)
+    builder.append(0, 1_000, b"\x00\x00\x00" + (b"\x01" if commit else b"\x00"), b"\x00" * 6, [])
+    raw = bytearray(offset.to_bytes(BASE_OFFSET_BYTES, "big") + bytes(builder.build())[BASE_OFFSET_BYTES:])
+    raw[ATTRIBUTES_AT] |= 0x20
+    return bytes(raw)
+
+
+def fetched(*batches: bytes, at: int = 0, aborted: Sequence[tuple[int, int]] = (), crcs: bool = False) -> Any:
+    """What aiokafka holds after a fetch from offset `at`."""
+    records = MemoryRecords(b"".join(batches))
+    return PartitionRecords(TopicPartition("ticks", 3), records, list(aborted), at, None, None, crcs, READ_COMMITTED)
+
+
+def test_records_of_several_batches_become_columns() -> None:
+    columns = unpack(fetched(batch(10, [0, 1]), batch(12, [0]), at=10))
+    assert columns.offsets == [10, 11, 12]
+    assert columns.timestamps == [1000, 1001, 1000]
+    assert columns.keys == [b"k10", b"k11", b"k12"]
+    assert columns.values == [b"v10", b"v11", b"v12"]
+    assert columns.next_offset == 13
+
+
+def test_reading_starts_inside_a_batch() -> None:
+    columns = unpack(fetched(batch(10, [0, 1, 2]), at=12))
+    assert columns.offsets == [12]
+    assert columns.next_offset == 13
+
+
+def test_compacted_offsets_are_passed_over() -> None:
+    columns = unpack(fetched(batch(10, [0, 3, 7]), at=10))
+    assert columns.offsets == [10, 13, 17]
+    assert columns.next_offset == 18
+
+
+def test_markers_of_transactions_are_no_records() -> None:
+    columns = unpack(fetched(batch(0, [0, 1], producer=7, transactional=True), marker(2, 7, commit=True)))
+    assert columns.offsets == [0, 1]
+    assert columns.next_offset == 3
+
+
+def test_aborted_records_are_left_out() -> None:
+    columns = unpack(
+        fetched(
+            batch(0, [0, 1], producer=7, transactional=True),
+            batch(2, [0]),
+            marker(3, 7, commit=False),
+            batch(4, [0], producer=7, transactional=True),
+            aborted=[(7, 0)],
+        )
+    )
+    assert columns.offsets == [2, 4]
+    assert columns.next_offset == 5
+
+
+def test_only_aborted_records_leave_nothing_but_a_position() -> None:
+    columns = unpack(
+        fetched(batch(0, [0, 1], producer=7, transactional=True), marker(2, 7, commit=False), aborted=[(7, 0)])
+    )
+    assert columns == Columns([], [], [], [], 3)
+
+
+def test_a_damaged_batch_is_refused() -> None:
+    raw = bytearray(batch(0, [0, 1]))
+    raw[-1] ^= 1
+    with pytest.raises(CorruptRecordException, match="at or after offset 0"):
+        unpack(fetched(bytes(raw), crcs=True))
+
+
+def test_a_sound_batch_passes_its_checksum() -> None:
+    assert unpack(fetched(batch(0, [0, 1]), crcs=True)).offsets == [0, 1]
+
+
+def columns_at(offsets: Sequence[int], next_offset: int) -> Columns:
+    return Columns(
+        list(offsets), [0] * len(offsets), [None] * len(offsets), [b"%d" % offset for offset in offsets], next_offset
+    )
+
+
+def delivered(columns: Columns, ticks: int, ledger: Ledger) -> list[Delivery]:
+    return list(cut(3, columns, ticks, ledger, 0.0))
+
+
+def test_deliveries_hold_at_most_so_many_records() -> None:
+    parts = delivered(columns_at(range(100, 107), 107), 3, Ledger(100))
+    assert [list(part.chunk.offsets) for part in parts] == [[100, 101, 102], [103, 104, 105], [106]]
+    assert [part.chunk.partition for part in parts] == [3, 3, 3]
+    assert [list(part.chunk.values) for part in parts][2] == [b"106"]
+
+
+def test_spans_cover_the_gaps_behind_their_records() -> None:
+    ledger = Ledger(10)
+    parts = delivered(columns_at([12, 15, 20], 25), 2, ledger)
+    assert [(part.span.first, part.span.end) for part in parts] == [(12, 20), (20, 25)]
+    for part in parts:
+        ledger.done(part.span)
+    assert ledger.point == 25
+
+
+def test_offsets_without_records_are_done_at_once() -> None:
+    ledger = Ledger(10)
+    assert delivered(columns_at([], 14), 2, ledger) == []
+    assert ledger.point == 14
+
+
+def test_offsets_without_records_wait_for_what_is_in_flight_before_them() -> None:
+    ledger = Ledger(10)
+    (part,) = delivered(columns_at([10], 11), 2, ledger)
+    delivered(columns_at([], 14), 2, ledger)
+    assert ledger.point == 10
+    ledger.done(part.span)
+    assert ledger.point == 14
+
+
+def test_a_partition_without_a_committed_offset_starts_where_its_records_start() -> None:
+    ledger = Ledger()
+    (part,) = delivered(columns_at([500], 501), 2, ledger)
+    assert ledger.point == 500
+    ledger.done(part.span)
+    assert ledger.point == 501
