@@ -5,6 +5,10 @@ the place of each value and cut at the holes; what remains are the literal piece
 walks (piece, value), (piece, value). A field that this module has no value for stops the import. The bytes are those
 that msgspec would write for the same structs, and the batches those that aiokafka's own builder would build from
 them (magic 2, no compression).
+
+Measured by `python -m tests.benchmark.encoding` on one core of a 2-core virtual machine with other work on it: all
+three results of a tick, header and checksum included, take 1.3 us in chunks of 512, where msgspec and the builder
+take 4.4 us from structs that are made already; a chunk of a single tick takes 24 us, 8 us there. A tick is 1.17 kB.
 """
 
 import re
@@ -161,7 +165,8 @@ class PackedBatch:
     """A finished record batch that aiokafka takes in the place of its own: `send_batch(batch, topic, partition=p)`.
 
     It has the methods that the accumulator and the sender of aiokafka 0.14 call on a BatchBuilder, and owns its
-    memory. The bytes are fixed when the sender first asks for them, so a retry sends the same.
+    memory, so any number may be in flight. The bytes are fixed when the sender first asks for them, so a retry sends
+    the same.
 
     Attributes
     ----------
@@ -249,6 +254,8 @@ def values(batch: PackedBatch) -> list[bytes]:
 
 class ResultEncoder:
     """Writes the results of a chunk as record batches of the topics predictions, risk and actions.
+
+    For one thread at a time.
 
     Parameters
     ----------
