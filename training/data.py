@@ -1,0 +1,370 @@
+"""Ticks from files -> the same features as live -> one series an instrument, with targets in clock time.
+
+A series keeps the accepted ticks of one instrument of one file in order. Its targets look ahead from each tick by
+the venue's clock: the log return to the last price at t + h, and the realised variance, the sum of the squared
+log returns of the h one-second steps that start at the tick. A target that would cross a pause of a session or the
+end of the data is absent. Nothing here is fitted on data; what is fitted (scales, thresholds, calibration) is
+fitted on the training or validation part by those who use it.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numba import njit
+from numpy.typing import NDArray
+
+from stream import config, messages
+from stream.core import features as kernel
+from stream.errors import BadFile, TapewatchError
+from stream.inference import DataFile
+
+SECOND: Final = 1_000_000_000
+CHUNK: Final = 65_536
+TRAIN, VALIDATION, TEST, EMBARGO = range(4)
+TRAIN_SHARE: Final = 0.60
+VALIDATION_SHARE: Final = 0.15
+EMBARGO_NS: Final = max(messages.HORIZONS) * SECOND
+LEAST_TICKS: Final = 5_000
+"""Ticks past warming that a training needs at least, over all files: below it the parts hold too few horizons."""
+
+
+class Series(NamedTuple):
+    """The accepted ticks of one instrument of one file, in order."""
+
+    file: str
+    symbol: str
+    features: NDArray[np.float32]  # [n, len(FEATURES)]
+    clock_ns: NDArray[np.int64]  # [n] venue clock, late ticks clamped: never falls within a session
+    session: NDArray[np.int64]  # [n] number of the session
+    log_price: NDArray[np.float64]  # [n]
+    warming: NDArray[np.bool_]  # [n]
+    log_return: NDArray[np.float32]  # [n, horizons]; NaN where absent
+    realized_variance: NDArray[np.float32]  # [n, horizons]; NaN where absent
+    weight: NDArray[np.float32]  # [n] every second in which the instrument trades counts as one
+    part: NDArray[np.int8]  # [n] TRAIN, VALIDATION, TEST or EMBARGO
+    normal: NDArray[np.bool_]  # [n] not around an event that the file names
+
+
+class Dataset(NamedTuple):
+    """Series of all files, and what a card says about them."""
+
+    series: tuple[Series, ...]
+    files: tuple[DataFile, ...]
+
+
+def load(paths: Sequence[Path], report: Callable[[str], None] = print) -> Dataset:
+    """Read files of ticks and compute features, targets and parts; `report` gets one line a file.
+
+    Raises
+    ------
+    BadFile
+        If a file is not one of ticks.
+    TapewatchError
+        If all files together hold too little to train on, or no price ever moves.
+    """
+    series: list[Series] = []
+    files: list[DataFile] = []
+    for path in paths:
+        part, described = _load_file(path, report)
+        series.extend(part)
+        files.append(described)
+    _refuse_too_little(series, paths)
+    return Dataset(tuple(series), tuple(files))
+
+
+def default_files(folder: Path | None = None) -> list[Path]:
+    """Every Parquet file of ticks in `folder`; without one ../shared/data beside the project, or the samples."""
+    if folder is None:
+        shared = config.ROOT.parent / "shared" / "data"
+        folder = shared if shared.is_dir() else config.ROOT / "stream" / "feeds" / "samples"
+    return [path for path in sorted(folder.glob("*.parquet")) if _is_ticks(path)]
+
+
+def windows(series: Series, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The critic's windows that end at `rows`, as the kernel makes them: float32[k, WINDOW, 3]."""
+    columns = len(kernel.WINDOW_COLUMNS)
+    padded = np.zeros((len(series.features) + kernel.WINDOW - 1, columns), np.float32)
+    padded[kernel.WINDOW - 1 :] = series.features[:, :columns]
+    return padded[rows[:, None] + np.arange(kernel.WINDOW)]
+
+
+def _is_ticks(path: Path) -> bool:
+    return {"symbol", "exchange_ns", "price", "size"} <= set(pq.read_schema(path).names)
+
+
+def _load_file(path: Path, report: Callable[[str], None]) -> tuple[list[Series], DataFile]:
+    table = _read(path)
+    slot, names = _instruments(table)
+    ticks = kernel.TickColumns(
+        slot,
+        _numbers(table, "exchange_ns").astype(np.int64),
+        _numbers(table, "price"),
+        _numbers(table, "size"),
+        _sides(table),
+        _trade_ids(table),
+        np.arange(table.num_rows),
+    )
+    event = _strings(table, "event")
+    borders = _borders(ticks.exchange_ns, event)
+    normal = _normal(ticks.exchange_ns, event)
+    computed = _compute(ticks, len(names))
+    refused = table.num_rows - len(computed.row)
+    series = [_series(path.name, name, k, ticks, computed, borders, normal) for k, name in enumerate(names)]
+    series = [one for one in series if len(one.features) > 1]
+    symbols = sorted(set(names))
+    report(f"{path.name}: {table.num_rows:,} ticks, {len(symbols)} symbols, {refused:,} refused as live would")
+    first, last = int(ticks.exchange_ns.min()), int(ticks.exchange_ns.max())
+    return series, DataFile(path.name, _sha256(path), table.num_rows, symbols, first, last, *borders)
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise BadFile(f"cannot read {path}: {error}") from None
+    missing = {"symbol", "exchange_ns", "price", "size"} - set(table.column_names)
+    if missing:
+        raise BadFile(f"{path} lacks the column {', '.join(sorted(missing))}: a file of ticks needs it")
+    price, size = table["price"], table["size"]
+    good = pc.and_(pc.and_(pc.is_finite(price), pc.greater(price, 0)), pc.and_(pc.is_finite(size), pc.greater(size, 0)))
+    table = table.filter(good)
+    return table.take(pc.sort_indices(table, [("exchange_ns", "ascending")])) if _unsorted(table) else table
+
+
+def _unsorted(table: pa.Table) -> bool:
+    return bool((np.diff(table["exchange_ns"].to_numpy()) < 0).any())
+
+
+def _numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
+    column: NDArray[np.float64] = table[name].to_numpy()
+    return column
+
+
+def _strings(table: pa.Table, name: str) -> NDArray[np.object_] | None:
+    return table[name].to_numpy() if name in table.column_names else None
+
+
+def _instruments(table: pa.Table) -> tuple[NDArray[np.int32], list[str]]:
+    """Slot of each tick and name of each instrument: a symbol at a venue."""
+    name = table["symbol"].cast(pa.string())
+    if "venue" in table.column_names:
+        venue = pc.fill_null(table["venue"].cast(pa.string()), "")
+        name = pc.binary_join_element_wise(name, venue, "@")
+    encoded = name.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int32), encoded.dictionary.to_pylist()
+
+
+def _sides(table: pa.Table) -> NDArray[np.int8]:
+    if "side" not in table.column_names or pa.types.is_null(table["side"].type):
+        return np.zeros(table.num_rows, np.int8)
+    side = table["side"]
+    buy = pc.fill_null(pc.equal(side, "buy"), False).to_numpy()
+    sell = pc.fill_null(pc.equal(side, "sell"), False).to_numpy()
+    sign: NDArray[np.int8] = buy.astype(np.int8) - sell.astype(np.int8)
+    return sign
+
+
+def _trade_ids(table: pa.Table) -> NDArray[np.int64]:
+    if "trade_id" not in table.column_names or pa.types.is_null(table["trade_id"].type):
+        return np.zeros(table.num_rows, np.int64)
+    return np.array([messages.trade_key(trade_id) for trade_id in table["trade_id"].to_pylist()], np.int64)
+
+
+def feature_rules(settings: config.Features | None = None) -> kernel.FeatureRules:
+    """The settings in the kernel's units."""
+    s = settings or config.Features()
+    return kernel.FeatureRules(
+        int(s.session_gap_seconds * SECOND), s.warm_ticks, s.warm_seconds, s.band, s.band_agree, s.clock_agree
+    )
+
+
+class _Computed(NamedTuple):
+    row: NDArray[np.int64]
+    features: NDArray[np.float32]
+    warming: NDArray[np.bool_]
+
+
+def _compute(ticks: kernel.TickColumns, instruments: int) -> _Computed:
+    """Features of all accepted ticks, chunk by chunk: windows are too many to keep and come from the features."""
+    state = kernel.new_state(instruments)
+    rules = feature_rules()
+    parts: list[_Computed] = []
+    for start in range(0, len(ticks.slot), CHUNK):
+        chunk = kernel.TickColumns(*(column[start : start + CHUNK] for column in ticks))
+        out = kernel.compute(state, chunk, rules)
+        parts.append(_Computed(out.row + start, out.features, out.context[:, kernel.WARMING] > 0))
+    return _Computed(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _borders(exchange_ns: NDArray[np.int64], event: NDArray[np.object_] | None) -> tuple[int, int]:
+    """Times at which validation and test begin; where the file names events, the start of the next event."""
+    ordered = np.sort(exchange_ns)
+    n = len(ordered)
+    shares = (TRAIN_SHARE, TRAIN_SHARE + VALIDATION_SHARE)
+    borders = [int(ordered[min(int(share * n), n - 1)]) for share in shares]
+    if event is not None:
+        starts = np.sort([exchange_ns[event == name].min() for name in set(event)])
+        borders = [int(starts[min(np.searchsorted(starts, border), len(starts) - 1)]) for border in borders]
+    return borders[0], borders[1]
+
+
+def _normal(exchange_ns: NDArray[np.int64], event: NDArray[np.object_] | None) -> NDArray[np.bool_]:
+    """False from 10 min before to 2 h after the event that a tick's file names, as in SYMBOL_2020-11-18_1800."""
+    normal = np.ones(len(exchange_ns), np.bool_)
+    for name in set() if event is None else set(event):
+        stamp = re.search(r"(\d{4}-\d{2}-\d{2})_(\d{2})(\d{2})$", str(name))
+        if stamp:
+            start = np.datetime64(f"{stamp[1]}T{stamp[2]}:{stamp[3]}", "ns").astype(np.int64)
+            since = exchange_ns - start
+            normal &= (event != name) | (since < -600 * SECOND) | (since > 7200 * SECOND)
+    return normal
+
+
+def _parts(clock_ns: NDArray[np.int64], borders: tuple[int, int]) -> NDArray[np.int8]:
+    """Part of each tick; the last ticks before a border are an embargo, for their horizons reach across it."""
+    part = np.full(len(clock_ns), TRAIN, np.int8)
+    for number, border in zip((VALIDATION, TEST), borders, strict=True):
+        part[clock_ns >= border] = number
+    for border in borders:
+        part[(clock_ns < border) & (clock_ns >= border - EMBARGO_NS)] = EMBARGO
+    return part
+
+
+def _series(
+    file: str,
+    symbol: str,
+    slot: int,
+    ticks: kernel.TickColumns,
+    computed: _Computed,
+    borders: tuple[int, int],
+    normal: NDArray[np.bool_],
+) -> Series:
+    mine = np.flatnonzero(ticks.slot[computed.row] == slot)
+    row = computed.row[mine]
+    clock_ns = np.maximum.accumulate(ticks.exchange_ns[row]) if len(row) else ticks.exchange_ns[row]
+    gap = np.diff(clock_ns, prepend=clock_ns[:1])
+    session = np.cumsum(gap > feature_rules().session_gap_ns)
+    log_price = np.log(ticks.price[row])
+    log_return, variance = targets(clock_ns, session, log_price)
+    return Series(
+        file,
+        symbol,
+        computed.features[mine],
+        clock_ns,
+        session,
+        log_price,
+        computed.warming[mine],
+        log_return,
+        variance,
+        _weights(clock_ns),
+        _parts(clock_ns, borders),
+        normal[row],
+    )
+
+
+def _weights(clock_ns: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Ticks of one second share a weight of 1, so that a burst counts no more than a second with one trade."""
+    _, inverse, count = np.unique(clock_ns // SECOND, return_inverse=True, return_counts=True)
+    return (1.0 / count[inverse]).astype(np.float32)
+
+
+def targets(
+    clock_ns: NDArray[np.int64], session: NDArray[np.int64], log_price: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What comes after each tick of one instrument.
+
+    Parameters
+    ----------
+    clock_ns, session : int64[n]
+        Venue clock, never falling, and number of the session.
+    log_price : float64[n]
+
+    Returns
+    -------
+    log_return, realized_variance : float32[n, horizons]
+        From the tick's price to the last price at or before t + h; sum of the squared log returns of the h steps of
+        one second between. NaN where t + h lies behind the last tick of the session.
+    """
+    horizons = np.array(messages.HORIZONS, np.int64)
+    log_return = np.full((len(clock_ns), len(horizons)), np.nan, np.float32)
+    variance = np.full((len(clock_ns), len(horizons)), np.nan, np.float32)
+    for start, stop in _sessions(session):
+        _look_ahead(clock_ns[start:stop], log_price[start:stop], horizons, log_return[start:stop], variance[start:stop])
+    return log_return, variance
+
+
+def _sessions(session: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(session)) + 1
+    yield from zip([0, *edges.tolist()], [*edges.tolist(), len(session)], strict=True)
+
+
+@njit(cache=True)
+def _look_ahead(clock_ns, log_price, horizons, log_return, variance):  # type: ignore[no-untyped-def]
+    n = clock_ns.shape[0]
+    base = clock_ns[0] // SECOND
+    first = np.zeros(clock_ns[n - 1] // SECOND - base + 2, np.int64)  # ticks before each second
+    for i in range(n):
+        first[clock_ns[i] // SECOND - base + 1] = i + 1
+    for s in range(1, first.shape[0]):
+        first[s] = max(first[s], first[s - 1])
+    for i in range(n):
+        before = log_price[i]
+        total = 0.0
+        k = 0
+        for h in range(horizons.shape[0]):
+            if clock_ns[i] + horizons[h] * SECOND > clock_ns[n - 1]:
+                break
+            while k < horizons[h]:
+                k += 1
+                time = clock_ns[i] + k * SECOND
+                low = first[time // SECOND - base]
+                high = first[time // SECOND - base + 1]
+                while low < high:  # ticks at or before `time`
+                    middle = (low + high) // 2
+                    if clock_ns[middle] <= time:
+                        low = middle + 1
+                    else:
+                        high = middle
+                step = log_price[low - 1] - before
+                total += step * step
+                before = log_price[low - 1]
+            log_return[i, h] = before - log_price[i]
+            variance[i, h] = total
+
+
+def _refuse_too_little(series: Sequence[Series], paths: Sequence[Path]) -> None:
+    names = ", ".join(path.name for path in paths)
+    for part, what in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
+        usable = sum(int(((one.part == part) & usable_rows(one)).sum()) for one in series)
+        if part == TRAIN and usable < LEAST_TICKS:
+            raise TapewatchError(
+                f"{names}: {usable:,} ticks to train on, {LEAST_TICKS:,} are needed: past each instrument's first "
+                f"{config.Features().warm_ticks} ticks and {config.Features().warm_seconds:.0f} s, in the first "
+                f"{TRAIN_SHARE:.0%} of each file, with {max(messages.HORIZONS)} s of the same session to follow"
+            )
+        if usable == 0:
+            raise TapewatchError(f"{names}: no tick is left for the {what} part: the files span too little time")
+    if not any((one.log_return[usable_rows(one)] != 0).any() for one in series):
+        raise TapewatchError(f"{names}: the price never changes, so there is nothing to learn")
+
+
+def usable_rows(series: Series) -> NDArray[np.bool_]:
+    """Ticks past warming that have every target: bool[n]."""
+    return ~series.warming & np.isfinite(series.log_return).all(axis=1)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(settings: Any) -> dict[str, Any]:
+    """A hyperparameter struct as a card holds it."""
+    return {name: getattr(settings, name) for name in settings.__struct_fields__}

@@ -1,0 +1,155 @@
+"""How a forecaster does on the test part, beside the baselines. Forecasts come from the exported graph."""
+
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from stream.core.results import FORECAST_COLUMNS
+from stream.messages import HORIZONS, QUANTILE_LEVELS
+from training import baselines, data
+
+CHUNK: Final = 4096
+_VOLATILITY: Final = [FORECAST_COLUMNS.index(f"volatility_{h}s") for h in HORIZONS]
+_UP: Final = [FORECAST_COLUMNS.index(f"probability_up_{h}s") for h in HORIZONS]
+_QUANTILES: Final = [
+    [FORECAST_COLUMNS.index(f"quantile_{round(level * 100):02d}_{h}s") for level in QUANTILE_LEVELS] for h in HORIZONS
+]
+
+
+def forecasts(content: bytes, series: tuple[data.Series, ...], hidden: int) -> list[NDArray[np.float32]]:
+    """Forecasts of a graph for every tick of every series, the state carried: float32[n, 16] each."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return [_forecast(session, one.features, hidden) for one in series]
+
+
+def _forecast(session: onnxruntime.InferenceSession, features: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    parts = []
+    hidden = np.zeros((1, width), np.float32)
+    nothing = np.zeros(1, np.int64)
+    for start in range(0, len(features), CHUNK):
+        chunk = features[start : start + CHUNK]
+        steps = np.arange(len(chunk))
+        forecast, hidden = session.run(
+            ["forecast", "hidden_out"],
+            {
+                "features": chunk,
+                "pack": steps[:, None],
+                "rest": nothing[:, None],
+                "carry": nothing,
+                "unpack": steps,
+                "last": steps[-1:],
+                "hidden": hidden,
+            },
+        )
+        parts.append(forecast)
+    return np.concatenate(parts)
+
+
+class Rows:
+    """Usable ticks of one part of one file, all series together."""
+
+    def __init__(
+        self, series: tuple[data.Series, ...], forecast: list[NDArray[np.float32]], file: str, part: int
+    ) -> None:
+        mine = [k for k, one in enumerate(series) if one.file == file]
+        last = [baselines.last_value(series[k]) for k in mine]
+        rows = [
+            np.flatnonzero((series[k].part == part) & data.usable_rows(series[k]) & np.isfinite(v).all(1))
+            for k, v in zip(mine, last, strict=True)
+        ]
+
+        def gather(columns: list[NDArray[Any]]) -> NDArray[np.float64]:
+            return np.concatenate([c[r] for c, r in zip(columns, rows, strict=True)]).astype(np.float64)
+
+        self.forecast = gather([forecast[k] for k in mine])
+        self.log_return = gather([series[k].log_return for k in mine])
+        self.realized = gather([series[k].realized_variance for k in mine])
+        self.weight = gather([series[k].weight for k in mine])
+        self.last_value = gather(last)
+        features = [series[k].features for k in mine]
+        self.ewma = {
+            seconds: gather([baselines.ewma(f, seconds) for f in features]) for seconds in baselines.EWMA_SECONDS
+        }
+        self.variance = np.maximum(self.forecast[:, _VOLATILITY] ** 2, baselines.LEAST_VARIANCE)
+        self.quantiles = self.forecast[:, np.array(_QUANTILES)]
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weighted over ticks: float64[horizons]."""
+        average: NDArray[np.float64] = (values * self.weight[:, None]).sum(0) / self.weight.sum()
+        return average
+
+
+def evaluate(series: tuple[data.Series, ...], forecast: list[NDArray[np.float32]]) -> dict[str, Any]:
+    """Metrics of each file's test part by horizon; what baselines need is chosen on the validation part."""
+    report = {}
+    for file in sorted({one.file for one in series}):
+        test = Rows(series, forecast, file, data.TEST)
+        validation = Rows(series, forecast, file, data.VALIDATION)
+        if len(test) and len(validation):
+            report[file] = _evaluate(test, validation)
+    return report
+
+
+def _evaluate(test: Rows, validation: Rows) -> dict[str, Any]:
+    by_horizon: dict[str, Any] = {}
+    for column, horizon in enumerate(HORIZONS):
+        tuning = {
+            s: validation.mean(baselines.qlike(v, validation.realized))[column] for s, v in validation.ewma.items()
+        }
+        seconds = min(tuning, key=lambda s: float(tuning[s]))
+        normal = baselines.normal_quantiles(validation.ewma[seconds], validation.log_return, validation.weight)
+        plain = normal.forecast(test.ewma[seconds])
+        volatility = np.sqrt(test.variance)
+        scale = max(float(test.mean(np.abs(test.log_return))[column]), 1e-12)
+        by_horizon[f"{horizon}s"] = {
+            "ticks": len(test),
+            "qlike": test.mean(baselines.qlike(test.variance, test.realized))[column],
+            "qlike_ewma": test.mean(baselines.qlike(test.ewma[seconds], test.realized))[column],
+            "ewma_seconds": seconds,
+            "qlike_last_value": test.mean(baselines.qlike(test.last_value, test.realized))[column],
+            "realized_over_forecast_variance": (test.mean(test.realized)[column] / test.mean(volatility**2)[column]),
+            # In units of the mean absolute return, so that data sets compare.
+            "pinball": test.mean(baselines.pinball(test.quantiles, test.log_return))[column] / scale,
+            "pinball_normal_ewma": test.mean(baselines.pinball(plain, test.log_return))[column] / scale,
+            "coverage": {
+                f"{level:g}": test.mean((test.log_return < test.quantiles[:, :, k]).astype(float))[column]
+                for k, level in enumerate(QUANTILE_LEVELS)
+            },
+            **_direction(test, column),
+        }
+    return by_horizon
+
+
+def _direction(test: Rows, column: int) -> dict[str, float]:
+    """Accuracy among ticks after which the price differs, against always saying what is more frequent in them."""
+    moved = test.log_return[:, column] != 0
+    weight = test.weight[moved]
+    up = test.log_return[moved, column] > 0
+    right = up == (test.forecast[moved, _UP[column]] > 0.5)
+    share = float((up * weight).sum() / weight.sum()) if moved.any() else 0.5
+    return {
+        "accuracy": float((right * weight).sum() / weight.sum()) if moved.any() else 0.5,
+        "accuracy_majority": max(share, 1.0 - share),
+    }
+
+
+def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first report's numbers, each with mean and standard deviation over the seeds where it varies."""
+    first = reports[0]
+    merged: dict[str, Any] = {}
+    for key, value in first.items():
+        values = [report[key] for report in reports]
+        if isinstance(value, dict):
+            merged[key] = summarise(values)
+        elif len(set(values)) == 1:
+            merged[key] = value
+        else:
+            merged[key] = {"shipped": value, "mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
+    return merged

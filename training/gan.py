@@ -1,0 +1,326 @@
+"""The critic: a Wasserstein GAN with gradient penalty (Gulrajani et al. 2017) over windows of trades.
+
+A window is the last 32 trades as (log return, log time gap, signed log size). The critic sees it in the
+instrument's own units, returns over its volatility of one second and gaps over its usual gap, together with the
+recent scale as condition; the generator makes windows in these units from noise and the condition. What is far from
+the real windows scores high: score = -critic. Only the critic ships.
+
+A plain critic is trained against its generator alone and knows little of faults that no generator makes. So a share
+of what it is shown as false are real windows with a fault injected (a spike of price or size, a burst, a frozen
+feed, one side hammering): `Settings.faults`; 0 gives the plain critic. The card reports the detection of both.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stream.core.features import INDEX, WINDOW, WINDOW_COLUMNS
+from training import data
+from training.normalise import INPUTS, Normalise, signed_root
+
+CONDITIONS: Final = (
+    "log_grid_variance_60s",
+    "log_grid_variance_300s",
+    "log_coarse_variance_1800s",
+    "log_trade_rate_60s",
+    "log_trade_rate_1800s",
+)
+CLIP: Final = 8.0  # standard deviations of a window's entries
+RETURN, GAP, SIZE = range(3)
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Hyperparameters."""
+
+    hidden: int = 64
+    generator: str = "gru"  # or "conv"
+    noise: int = 8
+    generator_hidden: int = 48
+    batch: int = 256
+    rounds: int = 1500  # updates of the generator
+    critic_updates: int = 4  # for each of them
+    gradient_penalty: float = 10.0
+    learning_rate: float = 2e-4
+    faults: float = 0.3  # share of what the critic is shown as false that are real windows with a fault
+    train_windows: int = 200_000
+    calibration_windows: int = 200_000
+
+
+class Critic(nn.Module):
+    """Contract of the family: float32[n, 30], float32[n, 32, 3] -> score float32[n, 1], higher is more anomalous."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.normalise = Normalise()
+        self.register_buffer("conditions", torch.tensor([INPUTS.index(name) for name in CONDITIONS]))
+        self.register_buffer("usual_rate", torch.tensor([INDEX["log_trade_rate_1800s"]]))
+        self.register_buffer("mean", torch.zeros(len(WINDOW_COLUMNS)))
+        self.register_buffer("inverse_deviation", torch.ones(len(WINDOW_COLUMNS)))
+        width = WINDOW * len(WINDOW_COLUMNS) + len(CONDITIONS)
+        self.first = nn.Linear(width, settings.hidden)
+        self.second = nn.Linear(settings.hidden, settings.hidden)
+        self.out = nn.Linear(settings.hidden, 1)
+
+    def fit(self, features: Tensor, window: Tensor) -> None:
+        """Take means and deviations of the training part."""
+        self.normalise.fit(features, torch.ones(len(features)))
+        raw = self.raw(features, window).flatten(0, 1)
+        self.mean = raw.mean(0)
+        deviation = raw.std(0)
+        self.inverse_deviation = torch.where(deviation > 1e-6, 1.0 / deviation.clamp_min(1e-6), 0.0)
+
+    def raw(self, features: Tensor, window: Tensor) -> Tensor:
+        """The window in the instrument's own units: float32[n, WINDOW, 3]."""
+        inverse_scale = torch.exp(-0.5 * self.normalise.log_variance(features))
+        returns = signed_root(window[:, :, RETURN] * inverse_scale)
+        gaps = window[:, :, GAP] + features.index_select(1, self.usual_rate)
+        return torch.stack((returns, gaps, window[:, :, SIZE]), 2)
+
+    def condition(self, features: Tensor) -> Tensor:
+        """The recent scale: float32[n, len(CONDITIONS)]."""
+        return self.normalise(features).index_select(1, self.conditions)
+
+    def standard(self, features: Tensor, window: Tensor) -> Tensor:
+        """The window as the critic and the generator know it: float32[n, WINDOW * 3]."""
+        standard = (self.raw(features, window) - self.mean) * self.inverse_deviation
+        return torch.clamp(standard, -CLIP, CLIP).flatten(1)
+
+    def judge(self, standard: Tensor, condition: Tensor) -> Tensor:
+        """Wasserstein critic: high for real windows. float32[n]."""
+        hidden = torch.relu(self.first(torch.cat((standard, condition), 1)))
+        return self.out(torch.relu(self.second(hidden)))[:, 0]
+
+    def forward(self, features: Tensor, window: Tensor) -> Tensor:
+        return -self.judge(self.standard(features, window), self.condition(features))[:, None]
+
+
+class RecurrentGenerator(nn.Module):
+    """Noise and condition -> standardised window, trade by trade."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.noise = settings.noise
+        self.gru = nn.GRU(settings.noise + len(CONDITIONS), settings.generator_hidden, batch_first=True)
+        self.out = nn.Linear(settings.generator_hidden, len(WINDOW_COLUMNS))
+
+    def forward(self, condition: Tensor) -> Tensor:
+        noise = torch.randn(len(condition), WINDOW, self.noise)
+        steps, _ = self.gru(torch.cat((noise, condition[:, None].expand(-1, WINDOW, -1)), 2))
+        window: Tensor = self.out(steps)
+        return window.flatten(1)
+
+
+class ConvolutionalGenerator(nn.Module):
+    """Noise and condition -> standardised window, from coarse to fine."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.noise = settings.noise
+        width = settings.generator_hidden
+        self.start = nn.Linear(settings.noise * 8 + len(CONDITIONS), width * 4)
+        self.grow = nn.Sequential(
+            nn.ConvTranspose1d(width, width, 4, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose1d(width, width, 4, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose1d(width, len(WINDOW_COLUMNS), 4, 2, 1),
+        )
+
+    def forward(self, condition: Tensor) -> Tensor:
+        noise = torch.randn(len(condition), self.noise * 8)
+        coarse = torch.relu(self.start(torch.cat((noise, condition), 1))).reshape(len(condition), -1, 4)
+        window: Tensor = self.grow(coarse)
+        return window.transpose(1, 2).flatten(1)
+
+
+GENERATORS: Final = {"gru": RecurrentGenerator, "conv": ConvolutionalGenerator}
+
+
+class Windows(NamedTuple):
+    """Ticks with their windows."""
+
+    features: Tensor  # [k, 30]
+    window: Tensor  # [k, WINDOW, 3]
+    series: NDArray[np.int64]  # [k] which series each is of
+
+
+def sample_windows(
+    dataset: data.Dataset, part: int, most: int, rng: np.random.Generator, balanced: bool = True
+) -> Windows:
+    """Random normal ticks of a part past warming.
+
+    `balanced`: each file by the root of its ticks, so that long ones do not rule; else all ticks alike.
+    """
+    rows = [np.flatnonzero((one.part == part) & ~one.warming & one.normal) for one in dataset.series]
+    files = [one.file for one in dataset.series]
+    totals = {file: sum(len(r) for f, r in zip(files, rows, strict=True) if f == file) for file in files}
+    share = np.array([len(r) / np.sqrt(max(1, totals[f])) for f, r in zip(files, rows, strict=True)])
+    if not balanced:
+        share = np.array([float(len(r)) for r in rows])
+    counts = np.minimum((most * share / max(share.sum(), 1e-9)).astype(int) + 1, [len(r) for r in rows])
+    features, windows, numbers = [], [], []
+    for k, (one, row, count) in enumerate(zip(dataset.series, rows, counts, strict=True)):
+        chosen = rng.choice(row, count, replace=False) if count else row[:0]
+        features.append(one.features[chosen])
+        windows.append(data.windows(one, chosen))
+        numbers.append(np.full(len(chosen), k))
+    return Windows(
+        torch.from_numpy(np.concatenate(features)),
+        torch.from_numpy(np.concatenate(windows)),
+        np.concatenate(numbers),
+    )
+
+
+FAULTS: Final = ("price_spike", "size_spike", "burst", "frozen", "one_sided")
+
+
+def inject(fault: str, features: Tensor, window: Tensor, generator: torch.Generator) -> Tensor:
+    """Copy windows with a fault at a random one of the last trades, sizes drawn around what is rare.
+
+    price_spike: one trade 5 to 40 one-second volatilities away, and back unless it is the last; size_spike: log size
+    ratio 3 to 7; burst: the last 16 trades within milliseconds, sides mixed; frozen: the last 8 trades at one price
+    and of one size, a second apart at least; one_sided: the last 16 trades on one side, each moving the price.
+    """
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(len(window), generator=generator)
+
+    faulty = window.clone()
+    every = torch.arange(len(window))
+    at = torch.randint(WINDOW - 4, WINDOW, (len(window),), generator=generator)
+    sign = torch.sign(uniform(-1.0, 1.0))
+    volatility = torch.exp(0.5 * features[:, INDEX["log_grid_variance_1800s"]].clamp_min(-27.6))
+    if fault == "price_spike":
+        jump = sign * uniform(5.0, 40.0) * volatility
+        faulty[every, at, RETURN] += jump
+        back = at + 1 < WINDOW
+        faulty[every[back], at[back] + 1, RETURN] -= jump[back]
+    elif fault == "size_spike":
+        faulty[every, at, SIZE] = sign * uniform(3.0, 7.0)
+    elif fault == "burst":
+        faulty[:, -16:, GAP] = float(np.log(1e-3))
+        faulty[:, -16:, SIZE] = torch.abs(faulty[:, -16:, SIZE]) * torch.tensor([1.0, -1.0]).repeat(8)
+    elif fault == "frozen":
+        faulty[:, -8:, RETURN] = 0.0
+        faulty[:, -8:, SIZE] = faulty[:, -8:-7, SIZE]
+        faulty[:, -8:, GAP] = torch.clamp(faulty[:, -8:, GAP], min=0.0)
+    elif fault == "one_sided":
+        faulty[:, -16:, SIZE] = sign[:, None] * torch.abs(faulty[:, -16:, SIZE])
+        faulty[:, -16:, RETURN] = (sign * uniform(0.2, 1.0) * volatility)[:, None]
+    return faulty
+
+
+def train(
+    windows: Windows,
+    settings: Settings,
+    seed: int,
+    progress: Callable[[int, int, str], None] = lambda done, of, text: None,
+) -> tuple[Critic, nn.Module, list[float]]:
+    """Fit critic and generator; returns both and the estimated Wasserstein distance of each update."""
+    torch.manual_seed(seed)
+    chance = torch.Generator().manual_seed(seed)
+    critic = Critic(settings)
+    critic.fit(windows.features[:50_000], windows.window[:50_000])
+    with torch.no_grad():
+        real = critic.standard(windows.features, windows.window)
+        condition = critic.condition(windows.features)
+    generator = GENERATORS[settings.generator](settings)
+    of_critic = torch.optim.Adam(critic.parameters(), settings.learning_rate, betas=(0.0, 0.9))
+    of_generator = torch.optim.Adam(generator.parameters(), settings.learning_rate, betas=(0.0, 0.9))
+    distances = []
+    for step in range(settings.rounds):
+        for _ in range(settings.critic_updates):
+            rows = torch.randint(len(real), (settings.batch,), generator=chance)
+            fake = generator(condition[rows]).detach()
+            faults = int(settings.faults * settings.batch)
+            if faults:
+                fault = FAULTS[int(torch.randint(len(FAULTS), (1,), generator=chance))]
+                picked = rows[:faults]
+                broken = inject(fault, windows.features[picked], windows.window[picked], chance)
+                with torch.no_grad():
+                    fake[:faults] = critic.standard(windows.features[picked], broken)
+            distance = _update_critic(critic, of_critic, real[rows], fake, condition[rows], settings)
+        rows = torch.randint(len(real), (settings.batch,), generator=chance)
+        of_generator.zero_grad()
+        (-critic.judge(generator(condition[rows]), condition[rows]).mean()).backward()
+        of_generator.step()
+        distances.append(distance)
+        if step % 10 == 9:
+            progress(step + 1, settings.rounds, f"distance {distance:.3f}")
+    return critic.eval(), generator.eval(), distances
+
+
+def _update_critic(
+    critic: Critic, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, condition: Tensor, settings: Settings
+) -> float:
+    mix = torch.rand(len(real), 1)
+    between = (mix * real + (1.0 - mix) * fake).requires_grad_()
+    (slope,) = torch.autograd.grad(critic.judge(between, condition).sum(), between, create_graph=True)
+    penalty = ((slope.norm(dim=1) - 1.0) ** 2).mean()
+    distance = critic.judge(real, condition).mean() - critic.judge(fake, condition).mean()
+    optimizer.zero_grad()
+    (-distance + settings.gradient_penalty * penalty).backward()
+    optimizer.step()
+    return float(distance.detach())
+
+
+PROBABILITIES: Final = np.unique(
+    np.concatenate((np.linspace(0.005, 0.95, 48), np.linspace(0.955, 0.995, 17), [0.997, 0.998, 0.999, 0.9995]))
+)
+"""Where the calibration table is laid down: finer in the tail."""
+LEAST_ANOMALY: Final = 0.001
+MOST_ANOMALY: Final = 0.9999
+
+
+def calibrate(score: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    """Table from score to the share of normal ticks below it, strictly rising.
+
+    Parameters
+    ----------
+    score : float64[k]
+        Of normal held-out ticks.
+
+    Returns
+    -------
+    scores, probabilities
+        For np.interp; the ends lie strictly inside (0, 1), so no score is certain.
+    """
+    low, high = float(score.min()), float(score.max())
+    spread = max(high - low, 1e-6)
+    scores = np.concatenate(([low - 1e-3 * spread], np.quantile(score, PROBABILITIES), [high + spread]))
+    probabilities = np.concatenate(([LEAST_ANOMALY], PROBABILITIES, [MOST_ANOMALY]))
+    rising = np.concatenate(([True], np.diff(scores) > 1e-9 * spread))
+    return scores[rising].tolist(), probabilities[rising].tolist()
+
+
+def scores(critic: Critic, windows: Windows) -> NDArray[np.float64]:
+    """Anomaly scores: float64[k]."""
+    with torch.no_grad():
+        return critic(windows.features, windows.window)[:, 0].double().numpy()
+
+
+def detection(critic: Critic, windows: Windows, threshold: float, seed: int) -> dict[str, Any]:
+    """How well each injected fault is told from the same windows without it: area under the ROC, share found."""
+    chance = torch.Generator().manual_seed(seed)
+    plain = scores(critic, windows)
+    found = {}
+    for fault in FAULTS:
+        broken = windows._replace(window=inject(fault, windows.features, windows.window, chance))
+        score = scores(critic, broken)
+        found[fault] = {
+            "auc": area_under_curve(plain, score),
+            "found_at_0.99": float((score > threshold).mean()),
+        }
+    return found
+
+
+def area_under_curve(negative: NDArray[np.float64], positive: NDArray[np.float64]) -> float:
+    """Chance that a positive scores above a negative, ties half (Mann and Whitney 1947)."""
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")
+    return float(below.mean() / (2 * len(ordered)))
