@@ -90,20 +90,25 @@ clean: ## remove .venv, build/ and every cache
 	@touch $@
 
 ifdef KAFKA_HOME
-kafka: ## fetch Apache Kafka's jars into build/kafka (nothing to do where KAFKA_HOME names an installation)
+kafka: .java ## fetch Apache Kafka's jars into build/kafka (nothing to do where KAFKA_HOME names an installation)
 	@test -d "$(KAFKA_HOME)/libs" || { echo "KAFKA_HOME=$(KAFKA_HOME) holds no libs/: name the folder of an" \
 	  "unpacked Apache Kafka 4, or unset it to fetch one" >&2; exit 1; }
 else
-kafka: $(KAFKA_LIBS)/.fetched
+kafka: .java $(KAFKA_LIBS)/.fetched
 endif
 
+.PHONY: .java
+.java:
+	@version=$$(java -XshowSettings:properties -version 2>&1 | awk '/java.specification.version/ { print $$3 }' || true); \
+	if [ -z "$$version" ] || [ "$${version%%.*}" -lt 17 ]; then \
+	  echo "Java 17 or newer is missing (found: $${version:-none}); Kafka runs on it: install it" \
+	    "(Debian, Ubuntu: apt install openjdk-17-jre-headless; macOS: brew install openjdk@17)" >&2; exit 1; fi
+
 $(KAFKA_LIBS)/.fetched: docker/kafka/pom.xml
-	@command -v java >/dev/null || { echo "java is missing: install Java 17 or newer" \
-	  "(Debian, Ubuntu: apt install openjdk-17-jre-headless; macOS: brew install openjdk@17)" >&2; exit 1; }
 	@command -v mvn >/dev/null || { echo "mvn is missing: install Maven (Debian, Ubuntu: apt install maven;" \
 	  "macOS: brew install maven), or set KAFKA_HOME to an unpacked Apache Kafka 4" >&2; exit 1; }
 	@echo "==> fetching Apache Kafka into $(KAFKA_LIBS)"
 	@rm -rf $(KAFKA_LIBS)
-	@mvn -q -f docker/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
+	@mvn --batch-mode -Dstyle.color=never -q -f docker/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
 	  -DoutputDirectory=$(CURDIR)/$(KAFKA_LIBS)
 	@touch $@
