@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+import click
 from confluent_kafka import Producer
 
 from stream import clients
@@ -36,6 +37,7 @@ LIMITS: Final = (
     "one process, memory only: everything is gone when it stops",
     "keeps about 5 MB a partition: older messages are dropped, so stay close behind",
     "4 partitions a topic; topics appear on first use and cannot be created or configured",
+    "answers a waiting fetch only when the consumer's fetch_max_wait_ms is over: set that to 5",
     "no compaction, no security, listens on 127.0.0.1 only, on a port of its own choice",
 )
 """What the embedded broker cannot do, for people."""
@@ -283,6 +285,16 @@ def serve(stop: threading.Event) -> str:
     # The cluster lives as long as the producer that made it.
     threading.Thread(target=hold).start()
     return f"{broker.host}:{broker.port}"
+
+
+def run() -> None:
+    """`tapewatch broker`: the embedded one in this process, until SIGINT or SIGTERM."""
+    stop = stop_on_signals()
+    address = serve(stop)
+    click.echo(f"embedded broker at {address}, until Ctrl-C. Its limits:")
+    for limit in LIMITS:
+        click.echo(f"  - {limit}")
+    stop.wait()
 
 
 def main() -> None:

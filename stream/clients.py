@@ -7,7 +7,7 @@ counts every result while it draws, and librdkafka fetches in threads of its own
 import contextlib
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import confluent_kafka
@@ -93,19 +93,21 @@ def _kafka_python(kind: Any, broker: str, options: dict[str, Any]) -> Any:
         raise BrokerUnreachable(unreachable(broker, str(error))) from None
 
 
-def consumer(broker: str, **options: Any) -> confluent_kafka.Consumer:
+def consumer(broker: str, on_error: Callable[[confluent_kafka.KafkaError], None]) -> confluent_kafka.Consumer:
     """A librdkafka consumer for `broker` without a group: assign partitions, nothing is committed.
 
-    Keyword options are librdkafka's, with underscores for dots.
+    `on_error` is called from `poll` with what librdkafka tells of the connection; it tries again by itself.
     """
-    settings: dict[str, Any] = {
-        "bootstrap.servers": broker,
-        "group.id": "tapewatch-look",  # librdkafka wants one; it is used only by subscribe and commit
-        "enable.auto.commit": False,
-        "allow.auto.create.topics": False,
-        # The embedded broker answers a waiting fetch only when this time has passed; Kafka when there is data.
-        "fetch.wait.max.ms": 5,
-        "log_level": 0,
-    }
-    settings.update({name.replace("_", "."): value for name, value in options.items()})
-    return confluent_kafka.Consumer(settings)
+    return confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": broker,
+            "group.id": "tapewatch-look",  # librdkafka wants one; it is used only by subscribe and commit
+            "enable.auto.commit": False,
+            "allow.auto.create.topics": False,
+            "auto.offset.reset": "earliest",
+            # The embedded broker answers a waiting fetch only when this time has passed; Kafka when there is data.
+            "fetch.wait.max.ms": 5,
+            "error_cb": on_error,
+            "log_level": 0,
+        }
+    )

@@ -33,7 +33,7 @@ _SIZE: Final = get_args(messages.Size)[1]
 _NUMBERS: Final[dict[str, Callable[[Any], Any]]] = {"exchange_ns": int, "price": float, "size": float}
 _NAME_LENGTH: Final = messages.MAX_SYMBOL_LENGTH
 
-Problems = dict[int, tuple[str, str]]
+Problems = dict[int, tuple[messages.Reason, str]]
 """Row in its batch -> (reason, rule), of rows that cannot be a tick."""
 
 
@@ -230,7 +230,7 @@ class _Columns:
                     problems.setdefault(int(row), problem)
         return table[where]
 
-    def _instrument(self, symbol: str | None, venue: str) -> tuple[int, tuple[str, str] | None]:
+    def _instrument(self, symbol: str | None, venue: str) -> tuple[int, tuple[messages.Reason, str] | None]:
         if symbol is None:
             return -1, ("schema", "symbol is missing")
         for field, name in (("symbol", symbol), ("venue", venue)):

@@ -4,9 +4,11 @@ Every row of the file is sent, also those that cannot be a tick: the worker refu
 reader of the file has for them.
 """
 
+import contextlib
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,10 +31,13 @@ BLOCK_TICKS: Final = 1024  # encoded ahead: about 2 ms of work
 REPORT_SECONDS: Final = 0.2
 LINE_SECONDS: Final = 5.0
 DELIVERY_SECONDS: Final = 30.0
+# kafka-python's producer takes messages without end: now and then wait for one, so that no more than so many times
+# MARK_EVERY messages (some 20 MB of ticks) are on their way.
+MARKS: Final = 32
+MARK_EVERY: Final = 4096
 PRODUCER_OPTIONS: Final[dict[str, Any]] = {
     "linger_ms": 2,
     "batch_size": 262_144,
-    "buffer_memory": 64 * 1_048_576,
     "max_request_size": topics.MAX_MESSAGE_BYTES,
     "delivery_timeout_ms": int(DELIVERY_SECONDS * 1000),
     "request_timeout_ms": 10_000,
@@ -288,11 +293,13 @@ class KafkaSink:
         self._producer = clients.producer(broker, **PRODUCER_OPTIONS)
         self._broker = broker
         self._topic = topic
+        self._sent = 0
+        self._marks: deque[Any] = deque()
         self.failed = 0
         self.first_error = ""
 
     def send(self, key: bytes | None, value: bytes) -> None:
-        """Hand one message to the producer; raises BrokerUnreachable when its buffer stays full."""
+        """Hand one message to the producer; raises BrokerUnreachable when it cannot take it."""
         self.send_then(key, value, None)
 
     def send_then(self, key: bytes | None, value: bytes, delivered: Callable[[Any], None] | None) -> None:
@@ -304,6 +311,15 @@ class KafkaSink:
         if delivered is not None:
             future.add_callback(delivered)
         future.add_errback(self._fail)
+        self._sent += 1
+        if self._sent % MARK_EVERY == 0:
+            self._hold_back(future)
+
+    def _hold_back(self, future: Any) -> None:
+        self._marks.append(future)
+        if len(self._marks) > MARKS:
+            with contextlib.suppress(KafkaError):  # counted by _fail
+                self._marks.popleft().get(DELIVERY_SECONDS)
 
     def close(self) -> None:
         """Wait until every message is delivered or has failed."""

@@ -30,7 +30,7 @@ def roundtrip(broker: Broker, topic: str) -> bytes:
     producer = clients.producer(broker.address)
     sent = producer.send(topic, key=b"BTCUSDT", value=b"hello").get(20)
     producer.close()
-    consumer = clients.consumer(broker.address)
+    consumer = clients.consumer(broker.address, print)
     consumer.assign([TopicPartition(topic, sent.partition, sent.offset)])
     message = consumer.poll(20)
     consumer.close()

@@ -1,0 +1,287 @@
+"""The command `tapewatch`: reads options, calls the rest, prints errors as one line.
+
+Each command imports what it needs when it runs, so that `tapewatch --help` does not wait for numba or Faust.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from stream.config import Settings, load
+from stream.errors import TapewatchError
+
+INTERRUPTED: Final = 130  # what a shell gives for a program ended by Ctrl-C
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+existing_file = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--config", "config_file", type=existing_file, metavar="FILE", help="Settings, TOML.")
+@click.version_option(package_name="tapewatch", message="%(prog)s %(version)s")
+@click.pass_context
+def commands(context: click.Context, config_file: Path | None) -> None:
+    """Watch the tape: trade ticks in, forecasts, risk, actions and alerts out, over Kafka."""
+    context.obj = config_file
+
+
+def _settings(context: click.Context, **overrides: Any) -> Settings:
+    """Settings in force; `worker__port=0` is the key worker.port."""
+    return load(context.obj, overrides={key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def _broker_option(command: Command) -> Command:
+    return click.option("--broker", metavar="HOST:PORT", help="Kafka broker; several with commas between.")(command)
+
+
+@commands.command()
+@_broker_option
+@click.option("--group", metavar="NAME", help="Consumer group; workers of one group share the partitions.")
+@click.option("--models", type=existing_file, metavar="DIR", help="Folder of model bundles.")
+@click.option("--host", metavar="ADDRESS", help="Where /metrics and /health listen.")
+@click.option("--port", type=int, metavar="N", help="Port of /metrics and /health; 0 takes a free one.")
+@click.pass_context
+def worker(
+    context: click.Context,
+    broker: str | None,
+    group: str | None,
+    models: Path | None,
+    host: str | None,
+    port: int | None,
+) -> None:
+    """Run the stream processor; Ctrl-C or SIGTERM stops it cleanly."""
+    settings = _settings(
+        context,
+        broker=broker,
+        worker__group=group,
+        worker__models=None if models is None else str(models),
+        worker__host=host,
+        worker__port=port,
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("tapewatch").setLevel(logging.INFO)  # ours; Faust and aiokafka tell of each step otherwise
+    from stream import app
+
+    app.run(settings)
+
+
+@commands.command()
+def broker() -> None:
+    """Run the embedded broker until Ctrl-C; it prints its address."""
+    from stream.broker import run
+
+    run()
+
+
+@commands.group()
+def topics() -> None:
+    """Topics on the broker."""
+
+
+@topics.command()
+@_broker_option
+@click.pass_context
+def create(context: click.Context, broker: str | None) -> None:
+    """Make the topics that are not there yet; say how existing ones differ from the settings."""
+    settings = _settings(context, broker=broker)
+    from stream.topics import run_create
+
+    run_create(settings)
+
+
+def _check_speed(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is None or value == "max":
+        return value
+    try:
+        speed = float(value)
+    except ValueError:
+        speed = 0.0
+    if not 0.0 < speed < float("inf"):
+        raise click.BadParameter(f"{value!r} is not `max` or a number above 0")
+    return value
+
+
+class _Positive(click.FloatRange):
+    """A number above 0; not nan, which lies in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        return number if number == number else self.fail(f"{value!r} is not a number", param, ctx)
+
+
+positive = _Positive(min=0, min_open=True, max=1e9)
+
+
+@commands.command()
+@click.argument("file", type=existing_file)
+@_broker_option
+@click.option("--speed", metavar="X|max", callback=_check_speed, help="Times the recorded speed, or all at once.")
+@click.option("--rate", type=positive, metavar="N", help="Ticks a second, whatever was recorded.")
+@click.option("--loop", is_flag=True, help="Begin again at the end, with time going on.")
+@click.option("--symbol", metavar="S", help="Only this symbol.")
+@click.pass_context
+def replay(
+    context: click.Context,
+    file: Path,
+    broker: str | None,
+    speed: str | None,
+    rate: float | None,
+    loop: bool,
+    symbol: str | None,
+) -> None:
+    """Put the ticks of FILE (Parquet or CSV) on Kafka, in their recorded time unless told otherwise."""
+    if speed is not None and rate is not None:
+        raise click.UsageError("--speed scales the recorded time and --rate ignores it: give one of them")
+    settings = _settings(context, broker=broker)
+    from stream.feeds import replay as feed
+
+    feed.run(file, settings, speed, rate, loop, symbol)
+
+
+@commands.command()
+@click.argument("topic")
+@_broker_option
+@click.option("--symbol", metavar="S", help="Only records keyed by this symbol.")
+@click.option(
+    "--from", "start", type=click.Choice(["beginning", "end"]), default="end", show_default=True, help="Where to begin."
+)
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after so many records.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a record, as it is on the topic.")
+@click.pass_context
+def tail(
+    context: click.Context,
+    topic: str,
+    broker: str | None,
+    symbol: str | None,
+    start: str,
+    count: int | None,
+    as_json: bool,
+) -> None:
+    """Print TOPIC readably: ticks, predictions, risk, actions, alerts or ticks.rejected."""
+    settings = _settings(context, broker=broker)
+    from stream.tail import run
+
+    run(settings, topic, symbol=symbol, from_beginning=start == "beginning", count=count, as_json=as_json)
+
+
+@commands.command()
+@click.option("--seconds", type=positive, default=60.0, show_default=True, metavar="N", help="How long ticks are sent.")
+@click.option(
+    "--broker",
+    default="embedded",
+    show_default=True,
+    metavar="embedded|kafka|HOST:PORT",
+    help="Start the embedded one, start Kafka (see `make kafka`), or use one that runs.",
+)
+@click.option("--rate", type=positive, metavar="N", help="Ticks a second; by default the recorded time, speeded up.")
+@click.option("--summary", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Also as JSON.")
+@click.pass_context
+def demo(context: click.Context, seconds: float, broker: str, rate: float | None, summary: Path | None) -> None:
+    """Broker, worker and a replay of recorded trades at once, with a live board."""
+    from stream import demo as show
+
+    settings = _settings(context, broker=broker if broker not in show.OWN_BROKERS else None)
+    sys.exit(show.run(settings, seconds, broker, rate, summary, context.obj))
+
+
+@commands.command()
+@click.argument("file", type=existing_file)
+@click.option("--out", type=existing_file, required=True, metavar="DIR", help="Folder for the Parquet files.")
+@click.option("--models", type=existing_file, metavar="DIR", help="Folder of model bundles.")
+@click.option("--chunk-ticks", type=click.IntRange(1, 8192), metavar="N", help="Ticks a chunk; changes no result.")
+@click.pass_context
+def backtest(context: click.Context, file: Path, out: Path, models: Path | None, chunk_ticks: int | None) -> None:
+    """Run the same pipeline over FILE without Kafka and write its answers as Parquet."""
+    settings = _settings(context)
+    from stream.backtest import run
+
+    found = run(file, out, models, settings, chunk_ticks)
+    click.echo(
+        f"{found.ticks:,} ticks: {found.accepted:,} answered, {found.rejected:,} rejected, "
+        f"{found.alerts_opened:,} alerts opened; written to {out}"
+    )
+
+
+@commands.command("config")
+@click.pass_context
+def show_config(context: click.Context) -> None:
+    """Print the settings in force, as TOML."""
+    click.echo(to_toml(_settings(context)), nl=False)
+
+
+@commands.command("compile")
+@click.pass_context
+def compile_kernels(context: click.Context) -> None:
+    """Compile the kernels and keep the machine code, so that no start waits for it."""
+    settings = _settings(context)
+    from stream import inference, pipeline
+
+    pipeline.compile_kernels(inference.load(Path(settings.worker.models)), settings)
+
+
+@commands.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, add_help_option=False
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train(arguments: tuple[str, ...]) -> None:
+    """Train models and export them (needs the extra `training`)."""
+    try:
+        from training.cli import train as command
+    except ImportError as error:
+        raise TapewatchError(
+            f"training needs the extra `training` ({error.name} is missing): run `make setup-dev`, "
+            "or pip install 'tapewatch[training]'"
+        ) from None
+    command.main(list(arguments), prog_name="tapewatch train", standalone_mode=False)
+
+
+def to_toml(settings: Settings) -> str:
+    """Settings as TOML: `config.load` of the text gives them back."""
+    import msgspec
+
+    tree = msgspec.to_builtins(settings)
+    lines = [f"{key} = {_toml_value(value)}" for key, value in tree.items() if not isinstance(value, dict)]
+    for section, values in tree.items():
+        if isinstance(values, dict):
+            lines += ["", f"[{section}]", *(f"{key} = {_toml_value(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, str):
+        # A literal text would need no escapes, but cannot hold an apostrophe.
+        plain = (char if char.isprintable() and char not in '"\\' else f"\\U{ord(char):08x}" for char in value)
+        return f'"{"".join(plain)}"'
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def main() -> None:
+    """The console script: one line and 1 for what the user can mend, 2 for usage, 130 for Ctrl-C."""
+    # What goes wrong with a broker is told by our own errors, not by the lines of a client that tries again.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    try:
+        status = commands.main(prog_name="tapewatch", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except TapewatchError as error:
+        print(f"tapewatch: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 1
+    except (click.Abort, KeyboardInterrupt):
+        status = INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `tapewatch tail risk | head`; nothing is left to flush to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
