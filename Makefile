@@ -82,8 +82,8 @@ clean: ## remove .venv, build/ and every cache
 	@$(PIP) -r requirements/dev.txt | $(PROGRESS)
 	@touch $@
 
-# Numba keeps the machine code in __pycache__ beside each kernel's source and notices by itself when that changes;
-# this only saves the first start the wait.
+# The machine code is kept in stream/core/__pycache__, in a folder named after the text of all kernels, so a change is
+# never missed; this only saves the first start the wait.
 .venv/.compiled: .venv/.installed $(wildcard stream/core/*.py)
 	@echo "==> compiling the kernels"
 	@$(BIN)/tapewatch compile
