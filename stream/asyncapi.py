@@ -122,9 +122,7 @@ def _message(topic: Topic) -> dict[str, Any]:
             "summary": topic.summary,
             "contentType": "application/octet-stream",
             "headers": REJECTED_HEADERS,
-            "payload": {
-                "description": "Value and key are those of the refused message; a key too long for the topic is left out."
-            },
+            "payload": {"description": "Value and key are those of the refused message; too long a key is left out."},
         }
     return {
         "name": topic.struct.__name__,
