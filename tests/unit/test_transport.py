@@ -1,6 +1,7 @@
 """Reading fetched record batches as columns, and cutting them into deliveries."""
 
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from faust.transport.drivers import by_url
 
 from stream.ledger import Ledger
-from stream.transport import Columns, Delivery, cut, unpack
+from stream.transport import SCHEME, Columns, Delivery, Transport, cut, unpack
 
 BASE_OFFSET_BYTES = 8
 ATTRIBUTES_AT = 22  # behind base offset, length, epoch, magic, checksum and its first byte
@@ -148,3 +150,9 @@ def test_a_partition_without_a_committed_offset_starts_where_its_records_start()
     assert ledger.point == 500
     ledger.done(part.span)
     assert ledger.point == 501
+
+
+def test_faust_finds_the_transport_by_its_scheme() -> None:
+    (entry,) = entry_points(group="faust.transports", name=SCHEME)
+    assert entry.load() is Transport
+    assert by_url(f"{SCHEME}://127.0.0.1:9092") is Transport
