@@ -142,5 +142,6 @@ class Publisher:
     @staticmethod
     def _append(batch: Any, record: Record, timestamp_ms: int) -> bool:
         return (
-            batch.append(timestamp=timestamp_ms, key=record.key, value=record.value, headers=record.headers) is not None
+            batch.append(timestamp=timestamp_ms, key=record.key, value=record.value, headers=list(record.headers))
+            is not None
         )
