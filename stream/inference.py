@@ -344,30 +344,43 @@ def _first_line(error: Exception) -> str:
 
 
 def _join(*graphs: onnx.ModelProto) -> onnx.ModelProto:
-    """One graph of all heads: inner names get the family as prefix, inputs of one name are one input."""
-    opset = max(entry.version for g in graphs for entry in g.opset_import if entry.domain in ("", "ai.onnx"))
+    """One graph of all heads: inner names get the family as prefix, inputs of one name are one input.
+
+    Equal constants become one, so that ONNX Runtime sees where two heads compute the same, as their normalisation.
+    """
     joined = onnx.GraphProto(name="heads")
-    produced: set[str] = set()
-    taken: set[str] = set()
+    outer_names = {name for family in FAMILIES for name in (*INPUTS[family], *OUTPUTS[family])}
+    known: set[str] = set()
+    constants: dict[bytes, str] = {}
     for family, model in zip(FAMILIES, graphs, strict=True):
         graph = onnx.compose.add_prefix(model, f"{family}/").graph
-        outer = {f"{family}/{name}": name for name in (*INPUTS[family], *OUTPUTS[family])}
+        names = {f"{family}/{name}": name for name in outer_names} | _share(graph, constants)
         for node in graph.node:
-            node.input[:] = [outer.get(name, name) for name in node.input]
-            node.output[:] = [outer.get(name, name) for name in node.output]
+            node.input[:] = [names.get(name, name) for name in node.input]
+            node.output[:] = [names.get(name, name) for name in node.output]
         joined.node.extend(graph.node)
-        joined.initializer.extend(graph.initializer)
-        for value in graph.input:
-            value.name = outer[value.name]
-            if value.name not in produced | taken:
-                joined.input.append(value)
-                taken.add(value.name)
-        for value in graph.output:
-            value.name = outer[value.name]
-            joined.output.append(value)
-            produced.add(value.name)
+        joined.initializer.extend(value for value in graph.initializer if value.name not in names)
+        for value in (*graph.output, *graph.input):
+            value.name = names[value.name]
+        joined.input.extend(value for value in graph.input if value.name not in known)
+        joined.output.extend(graph.output)
+        known.update(value.name for value in (*graph.input, *graph.output))
+    opset = max(entry.version for g in graphs for entry in g.opset_import if entry.domain in ("", "ai.onnx"))
     opsets = [onnx.helper.make_opsetid("", opset)]
     return onnx.helper.make_model(joined, opset_imports=opsets, ir_version=max(g.ir_version for g in graphs))
+
+
+def _share(graph: onnx.GraphProto, constants: dict[bytes, str]) -> dict[str, str]:
+    """Name of each constant of `graph` that `constants` already holds -> the name it has there."""
+    shared = {}
+    for value in graph.initializer:
+        content = onnx.TensorProto()
+        content.CopyFrom(value)
+        content.name = ""
+        first = constants.setdefault(content.SerializeToString(deterministic=True), value.name)
+        if first != value.name:
+            shared[value.name] = first
+    return shared
 
 
 def _session(content: bytes) -> onnxruntime.InferenceSession:

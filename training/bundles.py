@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -34,6 +34,10 @@ class Plan(msgspec.Struct, frozen=True):
     gan: GanSettings = GanSettings()
     policy: PolicySettings = PolicySettings()
     seeds: int = 3
+
+    def with_seeds(self, seeds: int) -> "Plan":
+        """The same with so many seeds."""
+        return msgspec.structs.replace(self, seeds=seeds)
 
     def quick(self) -> "Plan":
         """The same with a few rounds: to see that everything runs, not to ship."""
@@ -94,7 +98,9 @@ def train_gan(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce:
     settings = plan.gan
     rng = np.random.default_rng(seed)
     windows = gan.sample_windows(dataset, data.TRAIN, settings.train_windows, rng)
-    critic, generator, distances = gan.train(windows, settings, seed, announce("gan"))
+    critic, generator, distances = gan.train(
+        forecaster.fit_normalise(dataset), windows, settings, seed, announce("gan")
+    )
     held_out = gan.sample_windows(dataset, data.VALIDATION, settings.calibration_windows, rng)
     table = Calibration(*gan.calibrate(gan.scores(critic, held_out)))
     test = gan.sample_windows(dataset, data.TEST, settings.calibration_windows, rng)
@@ -169,6 +175,7 @@ def train_policy(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announ
     """
     settings = plan.policy
     steps = _all_steps(dataset, out)
+    normalise = forecaster.fit_normalise(dataset)
     if len(steps[data.TRAIN].executed) < settings.batch:
         raise TapewatchError(
             f"{len(steps[data.TRAIN].executed)} decisions (one a second) to train the policy on, "
@@ -176,7 +183,7 @@ def train_policy(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announ
         )
     tried = []
     for number in range(seed, seed + plan.seeds):
-        net, _ = policy.train(steps[data.TRAIN], settings, number, announce(f"policy, seed {number}"))
+        net, _ = policy.train(normalise, steps[data.TRAIN], settings, number, announce(f"policy, seed {number}"))
         tried.append((account(net, steps[data.VALIDATION])["q_learning"].mean_reward, net))
     order = sorted(range(len(tried)), key=lambda k: -tried[k][0])
     reports = [_as_dict(account(tried[k][1], steps[data.TEST])) for k in order]
@@ -198,8 +205,8 @@ POLICY_NOTES: Final = [
     "for each unit of change, a penalty on the forecast ES for holding. The worker asks at every tick.",
     "test: basis points of one unit, after costs; turnover is units changed in 1,000 decisions. flat earns 0 by "
     "doing nothing: a policy that stays flat found nothing that earns its costs.",
-    "action_values count on from the decision, discounted; rewards are the expected log return over 10 s after the cost "
-    "of the change.",
+    "action_values count on from the decision, discounted; rewards are the expected log return over 10 decisions after "
+    "the cost of the change.",
 ]
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numba import njit
 from numpy.typing import NDArray
@@ -23,7 +21,9 @@ from numpy.typing import NDArray
 from stream import config, messages
 from stream.core import features as kernel
 from stream.errors import BadFile, TapewatchError
+from stream.feeds.files import REQUIRED, open_ticks
 from stream.inference import DataFile
+from stream.pipeline import feature_rules
 
 SECOND: Final = 1_000_000_000
 CHUNK: Final = 65_536
@@ -87,102 +87,88 @@ def default_files(folder: Path | None = None) -> list[Path]:
     return [path for path in sorted(folder.glob("*.parquet")) if _is_ticks(path)]
 
 
+def sample_rows(dataset: Dataset, part: int, most: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Rows of each series, random normal ticks of a part past warming; about `most` in all.
+
+    Files are drawn by the root of their ticks, so that long ones do not rule.
+    """
+    rows = [np.flatnonzero((one.part == part) & ~one.warming & one.normal) for one in dataset.series]
+    chance = file_chances(dataset.series, np.array([float(len(r)) for r in rows]))
+    counts = np.minimum((most * chance).astype(int) + 1, [len(r) for r in rows])
+    return [rng.choice(row, count, replace=False) for row, count in zip(rows, counts, strict=True)]
+
+
+def file_chances(series: Sequence[Series], ticks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Chance of each series: of its file by the root of the file's ticks, within the file by ticks."""
+    totals: dict[str, float] = {}
+    for one, count in zip(series, ticks, strict=True):
+        totals[one.file] = totals.get(one.file, 0.0) + count
+    weight = np.array([count / max(totals[one.file], 1.0) ** 0.5 for one, count in zip(series, ticks, strict=True)])
+    chance: NDArray[np.float64] = weight / max(weight.sum(), 1e-12)
+    return chance
+
+
 def windows(series: Series, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """The critic's windows that end at `rows`, as the kernel makes them: float32[k, WINDOW, 3]."""
     columns = len(kernel.WINDOW_COLUMNS)
     padded = np.zeros((len(series.features) + kernel.WINDOW - 1, columns), np.float32)
     padded[kernel.WINDOW - 1 :] = series.features[:, :columns]
-    return padded[rows[:, None] + np.arange(kernel.WINDOW)]
+    window: NDArray[np.float32] = padded[rows[:, None] + np.arange(kernel.WINDOW)]
+    return window
 
 
 def _is_ticks(path: Path) -> bool:
-    return {"symbol", "exchange_ns", "price", "size"} <= set(pq.read_schema(path).names)
+    return set(REQUIRED) <= set(pq.read_schema(path).names)
 
 
 def _load_file(path: Path, report: Callable[[str], None]) -> tuple[list[Series], DataFile]:
-    table = _read(path)
-    slot, names = _instruments(table)
-    ticks = kernel.TickColumns(
-        slot,
-        _numbers(table, "exchange_ns").astype(np.int64),
-        _numbers(table, "price"),
-        _numbers(table, "size"),
-        _sides(table),
-        _trade_ids(table),
-        np.arange(table.num_rows),
-    )
-    event = _strings(table, "event")
+    ticks, instruments, rows = _read(path)
+    event = _events(path, ticks.offset)
     borders = _borders(ticks.exchange_ns, event)
     normal = _normal(ticks.exchange_ns, event)
-    computed = _compute(ticks, len(names))
-    refused = table.num_rows - len(computed.row)
+    computed = _compute(ticks, len(instruments))
+    names = [f"{symbol}@{venue}" if venue else symbol for symbol, venue in instruments]
     series = [_series(path.name, name, k, ticks, computed, borders, normal) for k, name in enumerate(names)]
     series = [one for one in series if len(one.features) > 1]
-    symbols = sorted(set(names))
-    report(f"{path.name}: {table.num_rows:,} ticks, {len(symbols)} symbols, {refused:,} refused as live would")
-    first, last = int(ticks.exchange_ns.min()), int(ticks.exchange_ns.max())
-    return series, DataFile(path.name, _sha256(path), table.num_rows, symbols, first, last, *borders)
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise BadFile(f"cannot read {path}: {error}") from None
-    missing = {"symbol", "exchange_ns", "price", "size"} - set(table.column_names)
-    if missing:
-        raise BadFile(f"{path} lacks the column {', '.join(sorted(missing))}: a file of ticks needs it")
-    price, size = table["price"], table["size"]
-    good = pc.and_(pc.and_(pc.is_finite(price), pc.greater(price, 0)), pc.and_(pc.is_finite(size), pc.greater(size, 0)))
-    table = table.filter(good)
-    return table.take(pc.sort_indices(table, [("exchange_ns", "ascending")])) if _unsorted(table) else table
-
-
-def _unsorted(table: pa.Table) -> bool:
-    return bool((np.diff(table["exchange_ns"].to_numpy()) < 0).any())
-
-
-def _numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
-    column: NDArray[np.float64] = table[name].to_numpy()
-    return column
-
-
-def _strings(table: pa.Table, name: str) -> NDArray[np.object_] | None:
-    return table[name].to_numpy() if name in table.column_names else None
-
-
-def _instruments(table: pa.Table) -> tuple[NDArray[np.int32], list[str]]:
-    """Slot of each tick and name of each instrument: a symbol at a venue."""
-    name = table["symbol"].cast(pa.string())
-    if "venue" in table.column_names:
-        venue = pc.fill_null(table["venue"].cast(pa.string()), "")
-        name = pc.binary_join_element_wise(name, venue, "@")
-    encoded = name.combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int32), encoded.dictionary.to_pylist()
-
-
-def _sides(table: pa.Table) -> NDArray[np.int8]:
-    if "side" not in table.column_names or pa.types.is_null(table["side"].type):
-        return np.zeros(table.num_rows, np.int8)
-    side = table["side"]
-    buy = pc.fill_null(pc.equal(side, "buy"), False).to_numpy()
-    sell = pc.fill_null(pc.equal(side, "sell"), False).to_numpy()
-    sign: NDArray[np.int8] = buy.astype(np.int8) - sell.astype(np.int8)
-    return sign
-
-
-def _trade_ids(table: pa.Table) -> NDArray[np.int64]:
-    if "trade_id" not in table.column_names or pa.types.is_null(table["trade_id"].type):
-        return np.zeros(table.num_rows, np.int64)
-    return np.array([messages.trade_key(trade_id) for trade_id in table["trade_id"].to_pylist()], np.int64)
-
-
-def feature_rules(settings: config.Features | None = None) -> kernel.FeatureRules:
-    """The settings in the kernel's units."""
-    s = settings or config.Features()
-    return kernel.FeatureRules(
-        int(s.session_gap_seconds * SECOND), s.warm_ticks, s.warm_seconds, s.band, s.band_agree, s.clock_agree
+    report(
+        f"{path.name}: {rows:,} rows, {rows - len(ticks.slot):,} are no ticks, {len(ticks.slot) - len(computed.row):,} "
+        f"refused as a worker would, {int(computed.warming.sum()):,} warming, {len(series)} instruments"
     )
+    first, last = int(ticks.exchange_ns.min()), int(ticks.exchange_ns.max())
+    symbols = sorted({symbol for symbol, _ in instruments})
+    return series, DataFile(path.name, _sha256(path), rows, symbols, first, last, *borders)
+
+
+def _read(path: Path) -> tuple[kernel.TickColumns, list[tuple[str, str]], int]:
+    """The ticks of a file by time, its instruments (symbol, venue), and its number of rows."""
+    parts = []
+    rows = 0
+    instruments: list[tuple[str, str]] = []
+    for batch in open_ticks(path):
+        good = np.delete(np.arange(len(batch)), list(batch.problems))
+        columns = (batch.instrument, batch.exchange_ns, batch.price, batch.size, batch.side, batch.trade_id)
+        parts.append((*(column[good] for column in columns), batch.first_row + good))
+        rows += len(batch)
+        instruments = batch.instruments
+    ticks = kernel.TickColumns(*_joined(parts))
+    if len(ticks.slot) == 0:
+        raise BadFile(f"{path}: none of its {rows:,} rows is a tick")
+    order = np.argsort(ticks.exchange_ns, kind="stable")
+    by_time: list[Any] = [column[order] for column in ticks]
+    return kernel.TickColumns(*by_time), instruments, rows
+
+
+def _joined(parts: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Rows of columns, end to end."""
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def _events(path: Path, rows: NDArray[np.int64]) -> NDArray[np.object_] | None:
+    """Column `event` of a Parquet file at so many rows; None without one."""
+    if path.suffix != ".parquet" or "event" not in pq.read_schema(path).names:
+        return None
+    column: NDArray[np.object_] = pq.read_table(path, columns=["event"])["event"].to_numpy()
+    return column[rows]
 
 
 class _Computed(NamedTuple):
@@ -194,13 +180,13 @@ class _Computed(NamedTuple):
 def _compute(ticks: kernel.TickColumns, instruments: int) -> _Computed:
     """Features of all accepted ticks, chunk by chunk: windows are too many to keep and come from the features."""
     state = kernel.new_state(instruments)
-    rules = feature_rules()
+    rules = feature_rules(config.Settings())
     parts: list[_Computed] = []
     for start in range(0, len(ticks.slot), CHUNK):
-        chunk = kernel.TickColumns(*(column[start : start + CHUNK] for column in ticks))
-        out = kernel.compute(state, chunk, rules)
+        columns: list[Any] = [column[start : start + CHUNK] for column in ticks]
+        out = kernel.compute(state, kernel.TickColumns(*columns), rules)
         parts.append(_Computed(out.row + start, out.features, out.context[:, kernel.WARMING] > 0))
-    return _Computed(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return _Computed(*_joined(parts))
 
 
 def _borders(exchange_ns: NDArray[np.int64], event: NDArray[np.object_] | None) -> tuple[int, int]:
@@ -210,8 +196,8 @@ def _borders(exchange_ns: NDArray[np.int64], event: NDArray[np.object_] | None) 
     shares = (TRAIN_SHARE, TRAIN_SHARE + VALIDATION_SHARE)
     borders = [int(ordered[min(int(share * n), n - 1)]) for share in shares]
     if event is not None:
-        starts = np.sort([exchange_ns[event == name].min() for name in set(event)])
-        borders = [int(starts[min(np.searchsorted(starts, border), len(starts) - 1)]) for border in borders]
+        starts = np.sort(np.array([exchange_ns[event == name].min() for name in set(event)]))
+        borders = [int(starts[min(int(np.searchsorted(starts, border)), len(starts) - 1)]) for border in borders]
     return borders[0], borders[1]
 
 
@@ -250,7 +236,7 @@ def _series(
     row = computed.row[mine]
     clock_ns = np.maximum.accumulate(ticks.exchange_ns[row]) if len(row) else ticks.exchange_ns[row]
     gap = np.diff(clock_ns, prepend=clock_ns[:1])
-    session = np.cumsum(gap > feature_rules().session_gap_ns)
+    session = np.cumsum((gap > feature_rules(config.Settings()).session_gap_ns).astype(np.int64))
     log_price = np.log(ticks.price[row])
     log_return, variance = targets(clock_ns, session, log_price)
     return Series(

@@ -90,7 +90,8 @@ def to_onnx(net: nn.Module, family: str) -> bytes:
             verbose=False,
         )
     assert program is not None
-    return _plain(program.model_proto).SerializeToString()
+    content: bytes = _plain(program.model_proto).SerializeToString()
+    return content
 
 
 def _plain(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -18,16 +18,17 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stream.core.features import FEATURES
 from stream.core.results import FORECAST_COLUMNS
 from stream.messages import HORIZONS, QUANTILE_LEVELS
 from training import data
-from training.normalise import INPUTS, Normalise
+from training.normalise import INPUTS, Normalise, inverse_volatility
 
 MOST_VOLATILITIES: Final = 20.0
+NORMALISE_TICKS: Final = 200_000
 _MEDIAN: Final = QUANTILE_LEVELS.index(0.5)
 
 
@@ -37,13 +38,14 @@ class Settings(msgspec.Struct, frozen=True):
     hidden: int = 32
     head: int = 48
     segment: int = 4096  # ticks that one lane walks through before it starts anew
-    unroll: int = 128  # ticks between two updates
+    unroll: int = 64  # ticks between two updates
     burn_in: int = 64  # first ticks of a segment, which do not count: the state starts at zero
-    lanes: int = 64
-    rounds: int = 20  # passes over `lanes` segments; the best on validation is kept
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
+    lanes: int = 48
+    rounds: int = 40  # passes over `lanes` segments; the best on validation is kept
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
     clip: float = 1.0
+    averaging: float = 0.99  # of the weights over updates; the average is what is validated and kept
     pinball: float = 1.0
     squared_error: float = 0.05
     cross_entropy: float = 0.2
@@ -51,6 +53,11 @@ class Settings(msgspec.Struct, frozen=True):
 
 class Forecaster(nn.Module):
     """Contract of the family: see `forward`."""
+
+    assemble: Tensor
+    ones: Tensor
+    spread: Tensor
+    place_up: Tensor
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -61,12 +68,13 @@ class Forecaster(nn.Module):
         self.inner = nn.Linear(settings.hidden + len(INPUTS), settings.head)
         self.head = nn.Linear(settings.head, horizons * 8)
         # Straight from the inputs: on its own a log-linear forecast over several scales, as HAR (Corsi 2009).
-        self.straight = nn.Linear(len(INPUTS), horizons * 8, bias=False)
-        nn.init.zeros_(self.straight.weight)
-        seconds = torch.tensor([float(h) for h in HORIZONS])
-        self.register_buffer("root_seconds", seconds.sqrt())
+        self.straight = nn.Parameter(torch.zeros(len(INPUTS), horizons * 8))
+        # The forecasts are put in their columns by products with 0 and 1, which cost less than moving them.
         self.register_buffer("assemble", _assembly())
-        self.register_buffer("order", torch.tensor(_output_order()))
+        self.register_buffer("ones", _places("volatility").sum(0))
+        root_seconds = torch.tensor(HORIZONS).sqrt()
+        self.register_buffer("spread", root_seconds[:, None] * _places(""))
+        self.register_buffer("place_up", _places("probability_up"))
 
     def forward(
         self, features: Tensor, pack: Tensor, rest: Tensor, carry: Tensor, unpack: Tensor, last: Tensor, hidden: Tensor
@@ -89,11 +97,12 @@ class Forecaster(nn.Module):
         projected = torch.tanh(self.project(inputs))
         width = projected.shape[1]
         # Rows of a table are an embedding, which exports as one Gather; indexing with [...] would as four nodes.
-        first, _ = self.gru(nn.functional.embedding(pack, projected), hidden[None])
+        rows = nn.functional.embedding
+        first, _ = self.gru(rows(pack, projected), hidden[None])
         first = first.reshape(-1, width)
-        second, _ = self.gru(nn.functional.embedding(rest, projected), first.index_select(0, carry)[None])
+        second, _ = self.gru(rows(rest, projected), rows(carry, first)[None])
         states = torch.cat((first, second.reshape(-1, width)))
-        return self.heads(features, inputs, states.index_select(0, unpack)), states.index_select(0, last)
+        return self.heads(features, inputs, rows(unpack, states)), rows(last, states)
 
     def sequence(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The same on lanes of equal length, for training: float32[steps, lanes, len(FEATURES)]."""
@@ -105,38 +114,46 @@ class Forecaster(nn.Module):
 
     def heads(self, features: Tensor, inputs: Tensor, states: Tensor) -> Tensor:
         """State and inputs of each tick -> forecast in final units."""
-        raw = self.head(torch.relu(self.inner(torch.cat((states, inputs), 1)))) + self.straight(inputs)
-        correction = torch.clamp(raw[:, 0:2], -12.0, 12.0)
-        volatility = torch.exp(0.5 * (self.normalise.log_variance(features) + correction)) * self.root_seconds
+        inner = torch.relu(self.inner(torch.cat((states, inputs), 1)))
+        raw = torch.addmm(self.head(inner), inputs, self.straight)
+        volatility = torch.exp(torch.clamp(raw[:, 0:2], -6.0, 6.0)) / inverse_volatility(features)
         steps = raw[:, 8:16]
         # Squareplus (Barron 2021): positive like softplus, of exactly rounded operations.
-        steps = 0.5 * (steps + torch.sqrt(steps * steps + 1.0))
-        units = torch.cat((raw[:, 4:8], steps), 1) @ self.assemble
-        scaled = units * torch.cat((volatility,) * 6, 1)
-        up = torch.sigmoid(raw[:, 2:4])
-        return torch.cat((volatility, up, scaled), 1).index_select(1, self.order)
+        steps = steps + torch.sqrt(steps * steps + 1.0)
+        units = torch.addmm(self.ones, torch.cat((raw[:, 4:8], steps), 1), self.assemble)
+        return units * (volatility @ self.spread) + torch.sigmoid(raw[:, 2:4]) @ self.place_up
+
+
+_PARTS: Final = ("expected_return", "quantile_50", "below_05", "below_01", "above_95", "above_99")
+_SUMS: Final = {
+    "expected_return": {"expected_return": 1.0},
+    "quantile_01": {"quantile_50": 1.0, "below_05": -1.0, "below_01": -1.0},
+    "quantile_05": {"quantile_50": 1.0, "below_05": -1.0},
+    "quantile_50": {"quantile_50": 1.0},
+    "quantile_95": {"quantile_50": 1.0, "above_95": 1.0},
+    "quantile_99": {"quantile_50": 1.0, "above_95": 1.0, "above_99": 1.0},
+}
+"""A forecast in units of the volatility -> the parts of which it is the sum; the steps below and above are positive."""
+
+
+def _places(name: str) -> Tensor:
+    """1 where each horizon's `name` (or, for "", all of its columns but probability up) stands in FORECAST_COLUMNS."""
+    places = torch.zeros(len(HORIZONS), len(FORECAST_COLUMNS))
+    for row, horizon in enumerate(HORIZONS):
+        for column, text in enumerate(FORECAST_COLUMNS):
+            wanted = text == f"{name}_{horizon}s" if name else not text.startswith("probability")
+            places[row, column] = float(wanted and text.endswith(f"_{horizon}s"))
+    return places
 
 
 def _assembly() -> Tensor:
-    """Matrix from (expected return, median, four steps) to (expected return, quantiles), each a pair of horizons."""
-    #     expected return, then quantiles 1, 5, 50, 95, 99
-    rows = [
-        [1, 0, 0, 0, 0, 0],  # expected return
-        [0, 1, 1, 1, 1, 1],  # median
-        [0, -1, 0, 0, 0, 0],  # 5 to 1
-        [0, -1, -1, 0, 0, 0],  # median to 5
-        [0, 0, 0, 0, 1, 1],  # median to 95
-        [0, 0, 0, 0, 0, 1],  # 95 to 99
-    ]
-    return torch.kron(torch.tensor(rows, dtype=torch.float32), torch.eye(len(HORIZONS)))
-
-
-def _output_order() -> list[int]:
-    """Where each of FORECAST_COLUMNS stands among (volatility, up, expected return, quantiles), pairs of horizons."""
-    names = ["volatility", "probability_up", "expected_return"]
-    names += [f"quantile_{round(level * 100):02d}" for level in QUANTILE_LEVELS]
-    pairs = [f"{name}_{horizon}s" for name in names for horizon in HORIZONS]
-    return [pairs.index(column) for column in FORECAST_COLUMNS]
+    """Matrix from _PARTS, each a pair of horizons, to FORECAST_COLUMNS."""
+    matrix = torch.zeros(len(_PARTS), len(HORIZONS), len(FORECAST_COLUMNS))
+    for name, terms in _SUMS.items():
+        for part, sign in terms.items():
+            matrix[_PARTS.index(part)] += sign * _places(name)
+    matrix[2:] *= 0.5  # squareplus, halved
+    return matrix.flatten(0, 1)
 
 
 class Targets(NamedTuple):
@@ -195,7 +212,7 @@ def draw_lanes(series: tuple[data.Series, ...], part: int, lanes: int, segment: 
     """
     spans = [np.flatnonzero(one.part == part) for one in series]
     usable = [k for k, span in enumerate(spans) if len(span) > 1 and data.usable_rows(series[k])[span].any()]
-    chance = _chances([series[k].file for k in usable], np.array([len(spans[k]) for k in usable], float))
+    chance = data.file_chances([series[k] for k in usable], np.array([float(len(spans[k])) for k in usable]))
     shape = (segment, lanes)
     features = np.zeros((*shape, len(FEATURES)), np.float32)
     log_return = np.zeros((*shape, len(HORIZONS)), np.float32)
@@ -213,14 +230,6 @@ def draw_lanes(series: tuple[data.Series, ...], part: int, lanes: int, segment: 
         lane_weight = one.weight[rows] * counts
         weight[:n, lane] = lane_weight / max(float(lane_weight.mean()), 1e-9)
     return Lanes(*(torch.from_numpy(array) for array in (features, log_return, variance, weight)))
-
-
-def _chances(files: list[str], ticks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Chance of each series: of its file by the root of the file's ticks, within the file by ticks."""
-    totals = {file: sum(t for f, t in zip(files, ticks, strict=True) if f == file) for file in files}
-    weight = np.array([t / np.sqrt(totals[f]) for f, t in zip(files, ticks, strict=True)])
-    chance: NDArray[np.float64] = weight / weight.sum()
-    return chance
 
 
 def walk(lanes: Lanes, unroll: int) -> Iterator[Lanes]:
@@ -258,6 +267,17 @@ def _flat(cut: Lanes) -> Targets:
     return Targets(cut.log_return.flatten(0, 1), cut.realized_variance.flatten(0, 1), cut.weight.flatten())
 
 
+def fit_normalise(dataset: data.Dataset) -> Normalise:
+    """Scales of the inputs over the training part: the same for every seed and every family."""
+    rows = data.sample_rows(dataset, data.TRAIN, NORMALISE_TICKS, np.random.default_rng(0))
+    normalise = Normalise()
+    normalise.fit(
+        torch.from_numpy(np.concatenate([one.features[r] for one, r in zip(dataset.series, rows, strict=True)])),
+        torch.from_numpy(np.concatenate([one.weight[r] for one, r in zip(dataset.series, rows, strict=True)])),
+    )
+    return normalise
+
+
 def train(
     dataset: data.Dataset,
     settings: Settings,
@@ -268,26 +288,30 @@ def train(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     net = Forecaster(settings)
-    sample = draw_lanes(dataset.series, data.TRAIN, 4 * settings.lanes, 512, rng)
-    net.normalise.fit(sample.features.flatten(0, 1), sample.weight.flatten())
-    held_out = draw_lanes(dataset.series, data.VALIDATION, 2 * settings.lanes, settings.segment, rng)
+    net.normalise.load_state_dict(fit_normalise(dataset).state_dict())
+    # The same for every seed, so that seeds can be compared.
+    held_out = draw_lanes(dataset.series, data.VALIDATION, 128, settings.segment, np.random.default_rng(0))
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))  # type: ignore[no-untyped-call]
+    kept: Forecaster = average.module  # type: ignore[assignment]
     optimizer = torch.optim.AdamW(net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.rounds, 0.02 * settings.learning_rate)
     best, best_weights, history = float("inf"), copy.deepcopy(net.state_dict()), []
     for round_number in range(settings.rounds):
         lanes = draw_lanes(dataset.series, data.TRAIN, settings.lanes, settings.segment, rng)
         lanes.weight[: settings.burn_in] = 0.0
-        _train_round(net, lanes, settings, optimizer)
+        _train_round(net, average, lanes, settings, optimizer)
         schedule.step()
-        history.append(validate(net, held_out, settings))
+        history.append(validate(kept, held_out, settings))
         if history[-1] < best:
-            best, best_weights = history[-1], copy.deepcopy(net.state_dict())
+            best, best_weights = history[-1], copy.deepcopy(kept.state_dict())
         progress(round_number + 1, settings.rounds, f"validation loss {history[-1]:.4f}")
     net.load_state_dict(best_weights)
     return net.eval(), history
 
 
-def _train_round(net: Forecaster, lanes: Lanes, settings: Settings, optimizer: torch.optim.Optimizer) -> None:
+def _train_round(
+    net: Forecaster, average: AveragedModel, lanes: Lanes, settings: Settings, optimizer: torch.optim.Optimizer
+) -> None:
     hidden = torch.zeros(lanes.weight.shape[1], settings.hidden)
     for cut in walk(lanes, settings.unroll):
         forecast, hidden = net.sequence(cut.features, hidden.detach())
@@ -295,6 +319,7 @@ def _train_round(net: Forecaster, lanes: Lanes, settings: Settings, optimizer: t
             continue
         loss = total_loss(losses(forecast.flatten(0, 1), _flat(cut)), settings)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
         optimizer.step()
+        average.update_parameters(net)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from stream.core.features import INDEX, WINDOW, WINDOW_COLUMNS
 from training import data
-from training.normalise import INPUTS, Normalise, signed_root
+from training.normalise import LEVELS, USUAL_RATE, Normalise, inverse_volatility, moments, signed_root
 
 CONDITIONS: Final = (
     "log_grid_variance_60s",
@@ -30,8 +30,9 @@ CONDITIONS: Final = (
     "log_trade_rate_60s",
     "log_trade_rate_1800s",
 )
-CLIP: Final = 8.0  # standard deviations of a window's entries
+CLIP: Final = 8.0  # roots of standard deviations: 64 of them
 RETURN, GAP, SIZE = range(3)
+_CONDITIONS: Final = [LEVELS.index(name) for name in CONDITIONS]
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -54,49 +55,62 @@ class Settings(msgspec.Struct, frozen=True):
 class Critic(nn.Module):
     """Contract of the family: float32[n, 30], float32[n, 32, 3] -> score float32[n, 1], higher is more anomalous."""
 
+    by_volatility: Tensor
+    factor: Tensor
+    by_rate: Tensor
+    shift: Tensor
+
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.normalise = Normalise()
-        self.register_buffer("conditions", torch.tensor([INPUTS.index(name) for name in CONDITIONS]))
-        self.register_buffer("usual_rate", torch.tensor([INDEX["log_trade_rate_1800s"]]))
-        self.register_buffer("mean", torch.zeros(len(WINDOW_COLUMNS)))
-        self.register_buffer("inverse_deviation", torch.ones(len(WINDOW_COLUMNS)))
-        width = WINDOW * len(WINDOW_COLUMNS) + len(CONDITIONS)
-        self.first = nn.Linear(width, settings.hidden)
+        entries = WINDOW * len(WINDOW_COLUMNS)
+        # In the flat window every third entry is a return. These make of the volatility and the usual rate what each
+        # entry is multiplied by and what is added to it.
+        channel = torch.arange(entries) % len(WINDOW_COLUMNS)
+        self.register_buffer("by_volatility", (channel == RETURN).float()[None])
+        self.register_buffer("factor", (channel != RETURN).float())
+        self.register_buffer("by_rate", (channel == GAP).float()[None])
+        self.register_buffer("shift", torch.zeros(entries))
+        self.first = nn.Linear(entries + len(CONDITIONS), settings.hidden)
         self.second = nn.Linear(settings.hidden, settings.hidden)
         self.out = nn.Linear(settings.hidden, 1)
 
     def fit(self, features: Tensor, window: Tensor) -> None:
-        """Take means and deviations of the training part."""
-        self.normalise.fit(features, torch.ones(len(features)))
-        raw = self.raw(features, window).flatten(0, 1)
-        self.mean = raw.mean(0)
-        deviation = raw.std(0)
-        self.inverse_deviation = torch.where(deviation > 1e-6, 1.0 / deviation.clamp_min(1e-6), 0.0)
+        """Take means and deviations of each channel over the training part; `normalise` is fitted already."""
+        units = self.units(features, window).reshape(-1, len(WINDOW_COLUMNS))
+        # A few jumps must not set the scale of all returns.
+        mean, inverse = moments(torch.clamp(units, -20.0, 20.0), torch.ones(len(units)))
+        mean, inverse = mean.repeat(WINDOW), inverse.repeat(WINDOW)
+        self.by_volatility, self.factor = self.by_volatility * inverse, self.factor * inverse
+        self.by_rate, self.shift = self.by_rate * inverse, -mean * inverse
 
-    def raw(self, features: Tensor, window: Tensor) -> Tensor:
-        """The window in the instrument's own units: float32[n, WINDOW, 3]."""
-        inverse_scale = torch.exp(-0.5 * self.normalise.log_variance(features))
-        returns = signed_root(window[:, :, RETURN] * inverse_scale)
-        gaps = window[:, :, GAP] + features.index_select(1, self.usual_rate)
-        return torch.stack((returns, gaps, window[:, :, SIZE]), 2)
+    def units(self, features: Tensor, window: Tensor) -> Tensor:
+        """The window in the instrument's own units, flat: float32[n, WINDOW * 3]."""
+        factor = torch.addmm(self.factor, inverse_volatility(features), self.by_volatility)
+        shift = torch.addmm(self.shift, features[:, USUAL_RATE : USUAL_RATE + 1], self.by_rate)
+        return window.flatten(1) * factor + shift
 
     def condition(self, features: Tensor) -> Tensor:
         """The recent scale: float32[n, len(CONDITIONS)]."""
-        return self.normalise(features).index_select(1, self.conditions)
+        n = self.normalise
+        return torch.clamp(torch.addmm(n.shift[_CONDITIONS], features, n.levels[:, _CONDITIONS]), -6.0, 6.0)
 
     def standard(self, features: Tensor, window: Tensor) -> Tensor:
         """The window as the critic and the generator know it: float32[n, WINDOW * 3]."""
-        standard = (self.raw(features, window) - self.mean) * self.inverse_deviation
-        return torch.clamp(standard, -CLIP, CLIP).flatten(1)
+        return torch.clamp(signed_root(self.units(features, window)), -CLIP, CLIP)
 
     def judge(self, standard: Tensor, condition: Tensor) -> Tensor:
         """Wasserstein critic: high for real windows. float32[n]."""
+        return -self.score(standard, condition)[:, 0]
+
+    def score(self, standard: Tensor, condition: Tensor) -> Tensor:
+        """Higher is more anomalous: float32[n, 1]."""
         hidden = torch.relu(self.first(torch.cat((standard, condition), 1)))
-        return self.out(torch.relu(self.second(hidden)))[:, 0]
+        score: Tensor = self.out(torch.relu(self.second(hidden)))
+        return score
 
     def forward(self, features: Tensor, window: Tensor) -> Tensor:
-        return -self.judge(self.standard(features, window), self.condition(features))[:, None]
+        return self.score(self.standard(features, window), self.condition(features))
 
 
 class RecurrentGenerator(nn.Module):
@@ -149,30 +163,13 @@ class Windows(NamedTuple):
     series: NDArray[np.int64]  # [k] which series each is of
 
 
-def sample_windows(
-    dataset: data.Dataset, part: int, most: int, rng: np.random.Generator, balanced: bool = True
-) -> Windows:
-    """Random normal ticks of a part past warming.
-
-    `balanced`: each file by the root of its ticks, so that long ones do not rule; else all ticks alike.
-    """
-    rows = [np.flatnonzero((one.part == part) & ~one.warming & one.normal) for one in dataset.series]
-    files = [one.file for one in dataset.series]
-    totals = {file: sum(len(r) for f, r in zip(files, rows, strict=True) if f == file) for file in files}
-    share = np.array([len(r) / np.sqrt(max(1, totals[f])) for f, r in zip(files, rows, strict=True)])
-    if not balanced:
-        share = np.array([float(len(r)) for r in rows])
-    counts = np.minimum((most * share / max(share.sum(), 1e-9)).astype(int) + 1, [len(r) for r in rows])
-    features, windows, numbers = [], [], []
-    for k, (one, row, count) in enumerate(zip(dataset.series, rows, counts, strict=True)):
-        chosen = rng.choice(row, count, replace=False) if count else row[:0]
-        features.append(one.features[chosen])
-        windows.append(data.windows(one, chosen))
-        numbers.append(np.full(len(chosen), k))
+def sample_windows(dataset: data.Dataset, part: int, most: int, rng: np.random.Generator) -> Windows:
+    """Random normal ticks of a part past warming, with their windows."""
+    rows = data.sample_rows(dataset, part, most, rng)
     return Windows(
-        torch.from_numpy(np.concatenate(features)),
-        torch.from_numpy(np.concatenate(windows)),
-        np.concatenate(numbers),
+        torch.from_numpy(np.concatenate([one.features[r] for one, r in zip(dataset.series, rows, strict=True)])),
+        torch.from_numpy(np.concatenate([data.windows(one, r) for one, r in zip(dataset.series, rows, strict=True)])),
+        np.repeat(np.arange(len(rows)), [len(r) for r in rows]),
     )
 
 
@@ -216,6 +213,7 @@ def inject(fault: str, features: Tensor, window: Tensor, generator: torch.Genera
 
 
 def train(
+    normalise: Normalise,
     windows: Windows,
     settings: Settings,
     seed: int,
@@ -225,6 +223,7 @@ def train(
     torch.manual_seed(seed)
     chance = torch.Generator().manual_seed(seed)
     critic = Critic(settings)
+    critic.normalise.load_state_dict(normalise.state_dict())
     critic.fit(windows.features[:50_000], windows.window[:50_000])
     with torch.no_grad():
         real = critic.standard(windows.features, windows.window)
@@ -247,7 +246,8 @@ def train(
             distance = _update_critic(critic, of_critic, real[rows], fake, condition[rows], settings)
         rows = torch.randint(len(real), (settings.batch,), generator=chance)
         of_generator.zero_grad()
-        (-critic.judge(generator(condition[rows]), condition[rows]).mean()).backward()
+        loss = -critic.judge(generator(condition[rows]), condition[rows]).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
         of_generator.step()
         distances.append(distance)
         if step % 10 == 9:
@@ -264,7 +264,8 @@ def _update_critic(
     penalty = ((slope.norm(dim=1) - 1.0) ** 2).mean()
     distance = critic.judge(real, condition).mean() - critic.judge(fake, condition).mean()
     optimizer.zero_grad()
-    (-distance + settings.gradient_penalty * penalty).backward()
+    loss: Tensor = settings.gradient_penalty * penalty - distance
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return float(distance.detach())
 
@@ -301,7 +302,8 @@ def calibrate(score: NDArray[np.float64]) -> tuple[list[float], list[float]]:
 def scores(critic: Critic, windows: Windows) -> NDArray[np.float64]:
     """Anomaly scores: float64[k]."""
     with torch.no_grad():
-        return critic(windows.features, windows.window)[:, 0].double().numpy()
+        score: NDArray[np.float64] = critic(windows.features, windows.window)[:, 0].double().numpy()
+    return score
 
 
 def detection(critic: Critic, windows: Windows, threshold: float, seed: int) -> dict[str, Any]:

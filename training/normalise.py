@@ -17,26 +17,34 @@ from torch import Tensor, nn
 from stream.core.features import FEATURES, INDEX
 
 BASE: Final = INDEX["log_grid_variance_1800s"]
+USUAL_RATE: Final = INDEX["log_trade_rate_1800s"]
 LEAST_BASE: Final = math.log(1e-12)  # 0.01 bp a square-root second: what a price that hardly moves is measured by
 RETURNS: Final = ("log_return", "drawdown", "momentum_1s", "momentum_10s", "momentum_60s")
 LEVELS: Final = tuple(name for name in FEATURES if name not in RETURNS and INDEX[name] != BASE)
 INPUTS: Final = (*RETURNS, *LEVELS)
 CLIP: Final = 6.0  # standard deviations
+MOST_VOLATILITIES: Final = 20.0
 
 
-def _relations() -> Tensor:
-    """Which features are measured against which: float32[len(LEVELS), 1 + 1], weights of (base, usual rate)."""
-    relation = torch.zeros(len(LEVELS), 2)
-    for row, name in enumerate(LEVELS):
+def _levels() -> Tensor:
+    """Matrix from the features to LEVELS, each less what it is measured against."""
+    selection = torch.zeros(len(FEATURES), len(LEVELS))
+    for column, name in enumerate(LEVELS):
+        selection[INDEX[name], column] = 1.0
         if "variance" in name:
-            relation[row, 0] = -1.0
+            selection[BASE, column] = -1.0
         elif "spread" in name or "impact" in name:
-            relation[row, 0] = -0.5  # of a variance: a volatility
+            selection[BASE, column] = -0.5  # of a variance: a volatility
         elif "log_time" in name:
-            relation[row, 1] = 1.0
-        elif "trade_rate" in name and not name.endswith("1800s"):
-            relation[row, 1] = -1.0
-    return relation
+            selection[USUAL_RATE, column] = 1.0
+        elif "trade_rate" in name and INDEX[name] != USUAL_RATE:
+            selection[USUAL_RATE, column] = -1.0
+    return selection
+
+
+def _returns() -> Tensor:
+    """Matrix that picks RETURNS; ONNX Runtime multiplies faster than it gathers columns."""
+    return torch.eye(len(FEATURES))[:, [INDEX[name] for name in RETURNS]]
 
 
 def signed_root(x: Tensor) -> Tensor:
@@ -44,38 +52,54 @@ def signed_root(x: Tensor) -> Tensor:
     return x / torch.sqrt(1.0 + torch.abs(x))
 
 
+def log_variance(features: Tensor) -> Tensor:
+    """The instrument's own log variance of one second: float32[n, 1]."""
+    return torch.clamp(features[:, BASE : BASE + 1], min=LEAST_BASE)
+
+
+def inverse_volatility(features: Tensor) -> Tensor:
+    """One over the instrument's own volatility of one second: float32[n, 1]."""
+    return torch.exp(-0.5 * log_variance(features))
+
+
 class Normalise(nn.Module):
-    """float32[n, len(FEATURES)] -> float32[n, len(INPUTS)], standardised and clipped."""
+    """float32[n, len(FEATURES)] -> float32[n, len(INPUTS)], standardised and clipped.
+
+    Networks that fit it on the same sample hold the same numbers, and the worker's joined graph computes it once.
+    """
+
+    returns: Tensor
+    levels: Tensor
+    shift: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("returns", torch.tensor([INDEX[name] for name in RETURNS]))
-        self.register_buffer("levels", torch.tensor([INDEX[name] for name in LEVELS]))
-        self.register_buffer("references", torch.tensor([BASE, INDEX["log_trade_rate_1800s"]]))
-        self.register_buffer("relations", _relations().T.contiguous())
-        self.register_buffer("mean", torch.zeros(len(INPUTS)))
-        self.register_buffer("inverse_deviation", torch.ones(len(INPUTS)))
+        # Standardising is folded into the products that select.
+        self.register_buffer("returns", _returns())
+        self.register_buffer("levels", _levels())
+        self.register_buffer("shift", torch.zeros(len(LEVELS)))
 
     def fit(self, features: Tensor, weight: Tensor) -> None:
         """Take mean and deviation of the training part; weight: float32[n]."""
-        raw = self.raw(features)
-        weight = weight[:, None] / weight.sum()
-        self.mean = (raw * weight).sum(0)
-        deviation = ((raw - self.mean) ** 2 * weight).sum(0).sqrt()
-        # A feature that never changes in training (a side that is always absent) is left out, not divided by 0.
-        self.inverse_deviation = torch.where(deviation > 1e-6, 1.0 / deviation.clamp_min(1e-6), 0.0)
-
-    def log_variance(self, features: Tensor) -> Tensor:
-        """The instrument's own log variance of one second: float32[n, 1]."""
-        return torch.clamp(features[:, BASE : BASE + 1], min=LEAST_BASE)
-
-    def raw(self, features: Tensor) -> Tensor:
-        """Scale-free inputs, not yet standardised: float32[n, len(INPUTS)]."""
-        inverse_scale = torch.exp(-0.5 * self.log_variance(features))
-        returns = signed_root(features.index_select(1, self.returns) * inverse_scale)
-        references = features.index_select(1, self.references) @ self.relations
-        return torch.cat((returns, features.index_select(1, self.levels) + references), 1)
+        volatilities = features @ _returns() * inverse_volatility(features)
+        # A few jumps must not set the scale of all returns; their mean is 0 for our purposes.
+        _, inverse = moments(torch.clamp(volatilities, -MOST_VOLATILITIES, MOST_VOLATILITIES), weight)
+        self.returns = _returns() * inverse
+        mean, inverse = moments(features @ _levels(), weight)
+        self.levels, self.shift = _levels() * inverse, -mean * inverse
 
     def forward(self, features: Tensor) -> Tensor:
-        standard = (self.raw(features) - self.mean) * self.inverse_deviation
-        return torch.clamp(standard, -CLIP, CLIP)
+        returns = signed_root(features @ self.returns * inverse_volatility(features))
+        levels = torch.addmm(self.shift, features, self.levels)
+        return torch.clamp(torch.cat((returns, levels), 1), -CLIP, CLIP)
+
+
+def moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean and inverse deviation of each column; weight: float32[n].
+
+    A column that never changes (a side that is always absent) gets 0: it is left out, not divided by 0.
+    """
+    weight = weight[:, None] / weight.sum()
+    mean = (x * weight).sum(0)
+    deviation = ((x - mean) ** 2 * weight).sum(0).sqrt()
+    return mean, torch.where(deviation > 1e-6, 1.0 / deviation.clamp_min(1e-6), 0.0)

@@ -31,25 +31,16 @@ from torch import Tensor, nn
 from stream.core.features import INDEX
 from stream.core.results import FORECAST_COLUMNS
 from training import data
-from training.normalise import INPUTS, Normalise
+from training.normalise import INPUTS, Normalise, inverse_volatility
 
 POSITIONS: Final = (-1.0, 0.0, 1.0)
 BASIS_POINT: Final = 1e-4
-_FORECAST: Final = [
-    FORECAST_COLUMNS.index(name)
-    for name in (
-        "expected_return_10s",
-        "expected_return_60s",
-        "quantile_01_60s",
-        "quantile_05_60s",
-        "quantile_50_60s",
-        "quantile_95_60s",
-        "quantile_99_60s",
-        "volatility_10s",
-        "volatility_60s",
-    )
-]
-_UP: Final = [FORECAST_COLUMNS.index(name) for name in ("probability_up_10s", "probability_up_60s")]
+ROLL: Final = INDEX["log_roll_spread_300s"]
+_FORECAST: Final = (
+    *("expected_return_10s", "expected_return_60s", "volatility_10s", "volatility_60s"),
+    *("quantile_01_60s", "quantile_05_60s", "quantile_50_60s", "quantile_95_60s", "quantile_99_60s"),
+)
+_UP: Final = ("probability_up_10s", "probability_up_60s")
 _LOSS_LONG: Final = [FORECAST_COLUMNS.index(f"quantile_{level}_60s") for level in ("01", "05")]
 _LOSS_SHORT: Final = [FORECAST_COLUMNS.index(f"quantile_{level}_60s") for level in ("99", "95")]
 
@@ -74,15 +65,22 @@ class Settings(msgspec.Struct, frozen=True):
 class Policy(nn.Module):
     """Contract of the family: float32[n, 30], float32[n, 16] -> action values and rewards, float32[n, 9] each."""
 
+    returns: Tensor
+    up: Tensor
+    up_shift: Tensor
+    moved: Tensor
+    repeat: Tensor
+    position: Tensor
+
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
         self.normalise = Normalise()
         width = len(INPUTS) + len(_FORECAST) + len(_UP)
-        self.register_buffer("forecast_columns", torch.tensor(_FORECAST))
-        self.register_buffer("up_columns", torch.tensor(_UP))
-        self.register_buffer("roll", torch.tensor([INDEX["log_roll_spread_300s"]]))
-        self.register_buffer("tails", torch.tensor(_LOSS_LONG + _LOSS_SHORT))
+        # Returns in units of ten volatilities of one second, probabilities from -2 to 2.
+        self.register_buffer("returns", 0.1 * _pick(_FORECAST))
+        self.register_buffer("up", 4.0 * _pick(_UP))
+        self.register_buffer("up_shift", torch.full((len(_UP),), -2.0))
         position = torch.tensor(POSITIONS)
         self.register_buffer("moved", (position[None, :] - position[:, None]).abs().flatten()[None])
         self.register_buffer("repeat", torch.eye(3).repeat(1, 3))
@@ -91,28 +89,38 @@ class Policy(nn.Module):
             nn.Linear(width, settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, settings.hidden), nn.ReLU()
         )
         self.decoder = nn.Linear(settings.hidden, len(POSITIONS))
-        self.predictor = nn.Linear(settings.hidden, 2)  # a second column, for the shape of the product: see forward
+        self.predictor = nn.Linear(settings.hidden, 1)
 
     def state(self, features: Tensor, forecast: Tensor) -> Tensor:
         """float32[n, hidden]; forecasts in units of the instrument's own volatility."""
-        inverse_scale = torch.exp(-0.5 * self.normalise.log_variance(features))
-        units = torch.clamp(forecast.index_select(1, self.forecast_columns) * inverse_scale * 0.1, -6.0, 6.0)
-        up = (forecast.index_select(1, self.up_columns) - 0.5) * 4.0
+        units = torch.clamp(forecast @ self.returns * inverse_volatility(features), -6.0, 6.0)
+        up = torch.addmm(self.up_shift, forecast, self.up)
         state: Tensor = self.encoder(torch.cat((self.normalise(features), units, up), 1))
         return state
 
+    def half_spread(self, features: Tensor) -> Tensor:
+        """By Roll (1984), log return: float32[n, 1]."""
+        return torch.clamp(0.5 * torch.exp(features[:, ROLL : ROLL + 1]), max=self.settings.most_half_spread)
+
     def cost(self, features: Tensor) -> Tensor:
         """Log return that a change by one unit costs: float32[n, 1]."""
-        half_spread = 0.5 * torch.exp(features.index_select(1, self.roll))
-        return self.settings.fee + torch.clamp(half_spread, max=self.settings.most_half_spread)
+        return self.settings.fee + self.half_spread(features)
 
     def forward(self, features: Tensor, forecast: Tensor) -> tuple[Tensor, Tensor]:
-        """Action values, basis points, and expected log returns after costs, rows of [held][action]."""
-        state = self.state(features, forecast)
-        cost = self.cost(features) * self.moved
-        values = self.decoder(state) @ self.repeat * BASIS_POINT - cost
-        expected = self.predictor(state)[:, 0:1] * BASIS_POINT
-        return values, expected * self.position - cost
+        """Action values and expected rewards in log return after costs, rows of [held][action]."""
+        # One product from the state to all eighteen: the weights are joined once, when the graph is made.
+        weight = torch.cat((self.decoder.weight.T @ self.repeat, self.predictor.weight.T @ self.position), 1)
+        bias = torch.cat((self.decoder.bias @ self.repeat, self.predictor.bias @ self.position))
+        moved = self.moved.repeat(1, 2)
+        start = bias * BASIS_POINT - self.settings.fee * moved[0]
+        cost = torch.addmm(start, self.half_spread(features), -moved)
+        both = torch.addmm(cost, self.state(features, forecast), weight * BASIS_POINT)
+        return both[:, :9], both[:, 9:]
+
+
+def _pick(names: tuple[str, ...]) -> Tensor:
+    """Matrix that picks forecasts: float32[len(FORECAST_COLUMNS), len(names)]."""
+    return torch.eye(len(FORECAST_COLUMNS))[:, [FORECAST_COLUMNS.index(name) for name in names]]
 
 
 class Steps(NamedTuple):
@@ -188,6 +196,7 @@ def n_step_returns(steps: Steps, settings: Settings) -> Returns:
 
 
 def train(
+    normalise: Normalise,
     steps: Steps,
     settings: Settings,
     seed: int,
@@ -196,7 +205,7 @@ def train(
     """Fit a policy on decisions of the training part; returns it and its loss every 100 updates."""
     torch.manual_seed(seed)
     net = Policy(settings)
-    net.normalise.fit(steps.features, torch.ones(len(steps.features)))
+    net.normalise.load_state_dict(normalise.state_dict())
     target = copy.deepcopy(net)
     returns = n_step_returns(steps, settings)
     rows = torch.nonzero(returns.usable)[:, 0]
@@ -216,7 +225,7 @@ def train(
         loss = nn.functional.smooth_l1_loss(net.decoder(state), wanted, beta=10.0)
         loss = loss + nn.functional.smooth_l1_loss(net.predictor(state)[:, 0], moved[picked], beta=10.0)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -234,7 +243,8 @@ def _best_next(net: Policy, target: Policy, steps: Steps, rows: Tensor, cost: Te
     change = cost[:, None, None] * net.moved.reshape(1, 3, 3)
     chosen = (net.decoder(net.state(*inputs))[:, None, :] - change).argmax(2, keepdim=True)
     valued = target.decoder(target.state(*inputs))[:, None, :] - change
-    return valued.gather(2, chosen)[:, :, 0]
+    best: Tensor = valued.gather(2, chosen)[:, :, 0]
+    return best
 
 
 class Account(NamedTuple):
@@ -260,7 +270,7 @@ def walk(steps: Steps, values: NDArray[np.float32], cost: NDArray[np.float64]) -
         positions[row] = held
         if not follows[row]:
             held = 1  # flat over a pause; the way out is charged below
-    return account(positions - 1.0, moved, cost, follows)
+    return account(positions.astype(np.float64) - 1.0, moved, cost, follows)
 
 
 def account(
