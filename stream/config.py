@@ -108,7 +108,7 @@ class Risk(_Section, frozen=True):
 class Alerts(_Section, frozen=True):
     """Thresholds at which alerts open; each closes below `close_ratio` of it, held for `hold_seconds`."""
 
-    volatility: Positive = 4.0  # volatility over 10 s against the instrument's own over 30 min
+    volatility: Positive = 4.0  # volatility over 60 s against the instrument's own over 30 min
     price_jump: Positive = 8.0  # move over 1 s in standard deviations
     anomaly: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95  # mean anomaly of the recent ticks
     pump_return: Positive = 0.01  # log return over 60 s ...

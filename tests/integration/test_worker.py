@@ -103,10 +103,10 @@ def produce(settings: Settings, values: Sequence[bytes], partitions: int = 4) ->
 class Reader:
     """Everything on some topics, in the order of each partition."""
 
-    def __init__(self, settings: Settings, names: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, names: Sequence[str], partitions: int = 4) -> None:
         self.records: dict[str, dict[int, list[Any]]] = {name: defaultdict(list) for name in names}
         self._consumer = Consumer({"bootstrap.servers": settings.broker, "group.id": "read", "fetch.wait.max.ms": 5})
-        self._consumer.assign([TopicPartition(name, partition, 0) for name in names for partition in range(4)])
+        self._consumer.assign([TopicPartition(name, partition, 0) for name in names for partition in range(partitions)])
 
     def read(self, seconds: float = 0.2) -> None:
         for message in self._consumer.consume(5000, seconds):
