@@ -59,6 +59,23 @@ class Lane:
         self.slots = asyncio.Semaphore(chunks_in_flight)
 
 
+class Repeats(logging.Filter):
+    """Lets a line of a client library through once in `seconds`: while a broker is away they say the same each turn."""
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Ours pass always; another's only if its text, less the details, was not said just now."""
+        key = record.name, str(record.msg)
+        if record.name.startswith("tapewatch") or record.created - self._last.get(key, 0.0) >= self._seconds:
+            self._last[key] = record.created
+            return True
+        return False
+
+
 class Worker(Listener):
     """Takes chunks from Faust, has them computed, publishes the results and acknowledges."""
 
@@ -413,4 +430,6 @@ def run(settings: Settings) -> None:
 def work(settings: Settings, make_pipeline: MakePipeline, metrics: Metrics) -> None:
     """A worker with pipelines made by `make_pipeline`, until a signal ends it; raises as `run` does."""
     check_topics(settings)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Repeats())
     asyncio.run(serve(settings, make_pipeline, metrics))

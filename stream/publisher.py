@@ -83,8 +83,8 @@ class Publisher:
             enable_idempotence=True,
             linger_ms=0,
             max_batch_size=MAX_BATCH_BYTES,
-            request_timeout_ms=20_000,
-            retry_backoff_ms=20,
+            # Also how long a batch is tried for: Kafka is back 12 s after a kill with its default settings.
+            request_timeout_ms=30_000,
         )
         await producer.start()
         self._producer = producer

@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from stream import clients, topics
-from stream.broker import free_ports
+from stream.broker import KafkaBroker, free_ports
 from stream.children import Child
 from stream.config import ROOT, Settings, Topics, Worker
 from tests.integration.echo import BAD, POISON
@@ -110,7 +110,10 @@ class Reader:
 
     def read(self, seconds: float = 0.2) -> None:
         for message in self._consumer.consume(5000, seconds):
-            assert message.error() is None
+            error = message.error()
+            if error is not None:
+                assert error.retriable() or error.code() == KafkaError._ALL_BROKERS_DOWN
+                continue
             self.records[message.topic() or ""][message.partition() or 0].append(message)
 
     def read_to_end(self) -> None:
@@ -262,6 +265,26 @@ def test_a_killed_worker_loses_nothing(
     reader.read_to_end()
     for name in outputs(settings):
         assert set(reader.echoed(name)) == set(sent)
+
+
+def test_a_broker_that_dies_and_comes_back_costs_nothing(
+    kafka: KafkaBroker,
+    settings: Settings,
+    run_worker: Run,
+    reader_of: Callable[[Settings], Reader],
+    eventually: Eventually,
+) -> None:
+    sent = produce(settings, [b"%d" % i for i in range(1000)])
+    worker, reader = run_worker(settings), reader_of(settings)
+    eventually(lambda: reader.has(settings.topics.actions, len(sent)))
+    kafka.kill()
+    kafka.start()
+    sent += produce(settings, [b"after %d" % i for i in range(1000)])
+    eventually(lambda: all(reader.has(name, len(sent)) for name in outputs(settings)))
+    eventually(lambda: committed(settings) == ends(sent))
+    assert worker.stop() == 0
+    assert len(worker.log.read_text().splitlines()) < 100
+    assert_answered_once(reader, settings, sent)
 
 
 def test_two_workers_share_and_hand_over(
