@@ -17,6 +17,7 @@ from kafka.errors import KafkaError
 from stream.errors import BrokerUnreachable
 
 PROBE_SECONDS: Final = 5.0
+LOOKERS: Final = "tapewatch-look"  # librdkafka wants a group, though nothing joins it
 _API_VERSIONS: Final = 18
 _CREATE_TOPICS: Final = 19
 # librdkafka's mock cluster answers an ApiVersions request newer than v2 with bytes that kafka-python cannot read,
@@ -93,15 +94,18 @@ def _kafka_python(kind: Any, broker: str, options: dict[str, Any]) -> Any:
         raise BrokerUnreachable(unreachable(broker, str(error))) from None
 
 
-def consumer(broker: str, on_error: Callable[[confluent_kafka.KafkaError], None]) -> confluent_kafka.Consumer:
-    """A librdkafka consumer for `broker` without a group: assign partitions, nothing is committed.
+def consumer(
+    broker: str, on_error: Callable[[confluent_kafka.KafkaError], None], group: str = LOOKERS
+) -> confluent_kafka.Consumer:
+    """A librdkafka consumer for `broker` to assign partitions to; nothing is committed by itself.
 
-    `on_error` is called from `poll` with what librdkafka tells of the connection; it tries again by itself.
+    `on_error` is called from `poll` with what librdkafka tells of the connection; it tries again by itself. `group`
+    matters only to who commits.
     """
     return confluent_kafka.Consumer(
         {
             "bootstrap.servers": broker,
-            "group.id": "tapewatch-look",  # librdkafka wants one; it is used only by subscribe and commit
+            "group.id": group,
             "enable.auto.commit": False,
             "allow.auto.create.topics": False,
             "auto.offset.reset": "earliest",

@@ -288,9 +288,9 @@ def play(blocks: Iterable[Block], pace: Pace, sink: Sink, clock: Clock) -> Itera
 class KafkaSink:
     """A topic of a broker, through kafka-python."""
 
-    def __init__(self, broker: str, topic: str) -> None:
-        """Connect; raises BrokerUnreachable."""
-        self._producer = clients.producer(broker, **PRODUCER_OPTIONS)
+    def __init__(self, broker: str, topic: str, **options: Any) -> None:
+        """Connect, with options of kafka-python's producer beside PRODUCER_OPTIONS; raises BrokerUnreachable."""
+        self._producer = clients.producer(broker, **PRODUCER_OPTIONS | options)
         self._broker = broker
         self._topic = topic
         self._sent = 0

@@ -1,0 +1,541 @@
+"""`tapewatch demo`: a broker, a worker and recorded trades at once, with a live board and every tick accounted for."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from confluent_kafka import TopicPartition
+from rich.console import Console
+from rich.live import Live
+
+from stream import board, clients, messages, topics
+from stream.accounting import RESULTS, Accounts, Latency, Tally
+from stream.board import Instrument, View
+from stream.broker import EmbeddedBroker, KafkaBroker, free_ports
+from stream.children import Child
+from stream.config import ROOT, Settings
+from stream.errors import TapewatchError
+from stream.feeds import sample
+from stream.feeds.replay import Constant, EventClock, KafkaSink, Pace, Recorded, Rounds, play
+from stream.signals import stop_on_signals
+from stream.tail import record_of
+
+_OWN: Final[dict[str, type[EmbeddedBroker | KafkaBroker]]] = {"embedded": EmbeddedBroker, "kafka": KafkaBroker}
+OWN_BROKERS: Final = tuple(_OWN)
+SPEED: Final = 10.0  # 60 s of demo show ten minutes, and 60 s of warming up are over after six
+REFRESH_SECONDS: Final = 0.25
+LINE_SECONDS: Final = 5.0
+READY_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 15.0  # without any answer at the end before the rest is called missing
+LINGER_MS: Final = 1
+SWITCH_SECONDS: Final = 0.001  # between the turns of threads: the default, 5 ms, would be seen in the latency
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What the demo came to; `missing` and `duplicates` are 0 when every tick was answered exactly once."""
+
+    seconds: float
+    ticks_sent: int
+    ticks_rejected: int
+    predictions: int
+    risk: int
+    actions: int
+    missing: int
+    duplicates: int
+    latency_ms: dict[str, float]  # p50, p99: from sending a tick to its last result being here
+    alerts_opened: int
+    models: dict[str, str]  # name@version of each head
+
+
+class _Place(msgspec.Struct):
+    """All that is needed of a result to account for it."""
+
+    partition: int
+    offset: int
+
+
+_place = msgspec.json.Decoder(_Place).decode
+
+
+class Newest:
+    """The newest record of each symbol on each topic, undecoded, and what must not be missed: alerts and rejects."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, dict[bytes, bytes]] = {kind: {} for kind in ("ticks", *RESULTS)}
+        self.alerts: list[bytes] = []
+        self.rejects: Counter[str] = Counter()
+        self.results = 0
+
+    def take_alerts(self) -> list[messages.Alert]:
+        """Changes of alerts since the last call."""
+        taken, self.alerts = self.alerts, []
+        return [messages.decode_alert(value) for value in taken]
+
+
+class Results(threading.Thread):
+    """Reads every result topic and keeps the accounts."""
+
+    def __init__(self, settings: Settings, accounts: Accounts, newest: Newest) -> None:
+        """Take up position at the end of every topic, so that nothing from now on is missed."""
+        super().__init__(daemon=True, name="results")
+        names = settings.topics
+        kinds = (*RESULTS, "alerts", "rejected")
+        self._kinds = {getattr(names, kind): kind for kind in kinds}
+        self._accounts = accounts
+        self._newest = newest
+        self._done = threading.Event()
+        self.failure: Exception | None = None
+        self._asker = clients.consumer(settings.broker, lambda error: None)
+        partitions = topics.partitions_of(settings.broker, list(self._kinds))
+        places = [(name, partition) for name, count in partitions.items() for partition in range(count)]
+        self._next = {place: _watermark(self._asker, *place) for place in places}
+        self._consumer = clients.consumer(settings.broker, lambda error: None)
+        self._consumer.assign([TopicPartition(*place, offset) for place, offset in self._next.items()])
+
+    def run(self) -> None:
+        """Until closed."""
+        try:
+            while not self._done.is_set():
+                message = self._consumer.poll(0.1)
+                if message is not None and message.error() is None:
+                    self._take(message, time.perf_counter())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the main thread raises it
+            self.failure = error
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._done.set()
+        if self.is_alive():
+            self.join()
+        self._consumer.close()
+        self._asker.close()
+
+    def behind(self) -> int:
+        """Records on the topics that were not read yet.
+
+        Asked through another consumer: one that another thread polls may never answer.
+        """
+        return sum(_watermark(self._asker, *place) - offset for place, offset in list(self._next.items()))
+
+    def _take(self, message: Any, at: float) -> None:
+        self._next[message.topic(), message.partition()] = message.offset() + 1
+        kind = self._kinds[message.topic()]
+        if kind == "alerts":
+            self._newest.alerts.append(message.value())
+        elif kind == "rejected":
+            self._reject(message, at)
+        else:
+            place = _place(message.value())
+            self._accounts.answered(RESULTS.index(kind), place.partition, place.offset, at)
+            self._newest.values[kind][message.key()] = message.value()
+            self._newest.results += 1
+
+    def _reject(self, message: Any, at: float) -> None:
+        headers = record_of(message).headers
+        self._accounts.rejected(int(headers["partition"]), int(headers["offset"]), at)
+        self._newest.rejects[headers["reason"]] += 1
+
+
+def _watermark(consumer: Any, topic: str, partition: int) -> int:
+    _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+    return int(end)
+
+
+class Feed(threading.Thread):
+    """Sends the bundled ticks until told to stop, and some bad messages among them."""
+
+    def __init__(self, settings: Settings, pace: Pace, accounts: Accounts, newest: Newest) -> None:
+        """Connect; raises BrokerUnreachable."""
+        super().__init__(daemon=True, name="feed")
+        self._ticks = sample.bundled()
+        self._sink = KafkaSink(settings.broker, settings.topics.ticks, linger_ms=LINGER_MS)
+        self._pace = pace
+        self._accounts = accounts
+        self._newest = newest.values["ticks"]
+        self._stop_event = threading.Event()
+        self.exchange_ns = 0
+        self.sent = 0
+        self.failure: Exception | None = None
+
+    def run(self) -> None:
+        """Until stopped; what was sent is delivered when it ends."""
+        blocks = sample.with_faults(Rounds(self._ticks, loop=True))
+        try:
+            for progress in play(blocks, self._pace, self, EventClock(self._stop_event)):
+                self.exchange_ns, self.sent = progress.exchange_ns, progress.sent
+        except Exception as error:  # noqa: BLE001 - whatever it is, the main thread raises it
+            self.failure = error
+        finally:
+            self._sink.close()
+        if self._sink.failed:
+            self.failure = TapewatchError(f"{self._sink.failed} ticks were not delivered: {self._sink.first_error}")
+
+    def stop(self) -> None:
+        """Send no more, and wait until all that was sent is delivered."""
+        self._stop_event.set()
+        if self.is_alive():
+            self.join()
+
+    def send(self, key: bytes | None, value: bytes) -> None:
+        """One message to Kafka; its place goes into the accounts when it is known."""
+        self._newest[key or b""] = value
+        self._sink.send_then(key, value, partial(self._delivered, time.perf_counter()))
+
+    def _delivered(self, at: float, place: Any) -> None:
+        self._accounts.sent(place.partition, place.offset, at)
+
+
+class Watch:
+    """Keeps the view up to date with what comes in."""
+
+    def __init__(self, seconds: float, title: str, feed: Feed, accounts: Accounts, newest: Newest) -> None:
+        self.view = View(title, seconds)
+        self._feed = feed
+        self._accounts = accounts
+        self._newest = newest
+        self._start = self._last = time.perf_counter()
+        self._counts = (0, 0)
+
+    def update(self) -> list[messages.Alert]:
+        """Bring the view up to date; gives the alerts that have changed."""
+        view, newest = self.view, self._newest
+        view.elapsed = time.perf_counter() - self._start
+        view.exchange_ns = self._feed.exchange_ns
+        self._update_rates()
+        for key, value in list(newest.values["ticks"].items()):
+            self._update_price(key, value)
+        for symbol, instrument in view.instruments.items():
+            self._update_results(symbol.encode(), instrument)
+        changed = newest.take_alerts()
+        for alert in changed:
+            view.note(alert)
+        view.rejects = Counter(newest.rejects)
+        view.open = self._accounts.open
+        view.latency = self._accounts.recent_latency()
+        return changed
+
+    def _update_rates(self) -> None:
+        now, counts = time.perf_counter(), (self._feed.sent, self._newest.results)
+        seconds = now - self._last
+        if seconds >= 1.0:
+            self.view.ticks_a_second, self.view.results_a_second = (
+                (new - old) / seconds for new, old in zip(counts, self._counts, strict=True)
+            )
+            self._last, self._counts = now, counts
+
+    def _update_price(self, key: bytes, value: bytes) -> None:
+        try:
+            tick = messages.decode_tick(value)
+        except messages.DECODE_ERRORS:
+            return  # one of those that are bad on purpose
+        if key == tick.symbol.encode():
+            instrument = self.view.instruments.setdefault(tick.symbol, Instrument(tick.symbol, tick.price))
+            instrument.price = tick.price
+            instrument.prices.append(tick.price)
+
+    def _update_results(self, key: bytes, instrument: Instrument) -> None:
+        values = self._newest.values
+        if key in values["predictions"]:
+            instrument.prediction = messages.decode_prediction(values["predictions"][key])
+            self.view.models["forecaster"] = instrument.prediction.model
+        if key in values["risk"]:
+            instrument.risk = messages.decode_risk(values["risk"][key])
+            self.view.models["critic"] = instrument.risk.model
+        if key in values["actions"]:
+            instrument.action = messages.decode_action(values["actions"][key])
+            self.view.models["policy"] = instrument.action.model
+
+
+def run(
+    settings: Settings,
+    seconds: float = 60.0,
+    broker: str = "embedded",
+    rate: float | None = None,
+    summary: Path | None = None,
+    config: Path | None = None,
+    worker: Callable[[Settings, int], list[str]] | None = None,
+) -> int:
+    """Run the demo; gives 0 if every tick was answered exactly once, else 1.
+
+    Parameters
+    ----------
+    settings
+        Settings; their broker is used if `broker` names neither of OWN_BROKERS.
+    seconds
+        How long ticks are sent.
+    broker
+        "embedded", "kafka" or the address of one that runs.
+    rate
+        Ticks a second; if None, the recorded time, SPEED times as fast.
+    summary
+        Where to write the summary as JSON.
+    config
+        The file of settings, for the worker.
+    worker
+        Gives the command that starts a worker with these settings at this port; the real one if None.
+
+    Raises
+    ------
+    TapewatchError
+        If the broker or the worker cannot be had, or ends before its time.
+    """
+    stop = stop_on_signals()
+    console = Console(highlight=False)
+    command = worker or partial(worker_command, config)
+    with contextlib.ExitStack() as stack:
+        settings = _with_broker(stack, settings, broker, console)
+        stack.enter_context(_prompt_threads())
+        show = Show(stack, settings, seconds, rate, command, console)
+        show.start(stop)
+        show.watch(stop)
+        found = show.finish()
+    console.print(in_words(found))
+    if summary is not None:
+        _write(summary, found)
+    return 0 if _complete(found) else 1
+
+
+def _write(summary: Path, found: Summary) -> None:
+    try:
+        summary.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    except OSError as error:
+        raise TapewatchError(f"cannot write the summary to {summary}: {error.strerror}") from None
+
+
+def _with_broker(stack: contextlib.ExitStack, settings: Settings, broker: str, console: Console) -> Settings:
+    """Settings whose broker runs and has our topics."""
+    if broker in OWN_BROKERS:
+        console.print(f"starting {'the embedded broker' if broker == 'embedded' else 'Kafka'} ...", style="dim")
+        own: EmbeddedBroker | KafkaBroker = stack.enter_context(_OWN[broker]())
+        settings = msgspec.structs.replace(settings, broker=own.address)
+    if clients.is_embedded(settings.broker):
+        topics.require_topics(settings)  # asking makes them
+    else:
+        topics.create(settings)
+    console.print(f"broker at {settings.broker}", style="dim")
+    return settings
+
+
+@contextlib.contextmanager
+def _prompt_threads() -> Iterator[None]:
+    """The feed, the reader and the board share this process: let them change turns quickly."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def worker_command(config: Path | None, settings: Settings, port: int) -> list[str]:
+    """The command line of a worker of our own, in a group of its own."""
+    options = ["--config", str(config.resolve())] if config is not None else []
+    return [
+        *(sys.executable, "-m", "stream.cli", *options, "worker"),
+        *("--broker", settings.broker, "--group", settings.worker.group),
+        *("--host", "127.0.0.1", "--port", str(port)),
+    ]
+
+
+class Show:
+    """A worker, the feed and the reader of results, from start to end."""
+
+    def __init__(
+        self,
+        stack: contextlib.ExitStack,
+        settings: Settings,
+        seconds: float,
+        rate: float | None,
+        command: Callable[[Settings, int], list[str]],
+        console: Console,
+    ) -> None:
+        """Connect everything; `stack` ends what is started."""
+        group = f"tapewatch-demo-{uuid.uuid4().hex[:8]}"
+        worker = msgspec.structs.replace(settings.worker, group=group)
+        self._settings = msgspec.structs.replace(settings, worker=worker)
+        self._seconds = seconds
+        self._console = console
+        self._command = command
+        self._accounts = Accounts()
+        self._newest = Newest()
+        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tapewatch-demo-")))
+        _begin_at_the_end(self._settings)
+        self._results = Results(self._settings, self._accounts, self._newest)
+        stack.callback(self._results.close)
+        pace = Recorded(SPEED) if rate is None else Constant(rate)
+        self._feed = Feed(self._settings, pace, self._accounts, self._newest)
+        stack.callback(self._feed.stop)
+        what = f"Binance trades at {SPEED:g}x" if rate is None else f"Binance trades at {rate:g}/s"
+        self._title = what
+        self._stack = stack
+
+    def start(self, stop: threading.Event) -> None:
+        """Start the worker, wait until it is ready, and send the first ticks."""
+        began = time.monotonic()
+        self._console.print("starting the worker ...", style="dim")
+        (port,) = free_ports(1)
+        environ = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        }
+        self._worker = Child(self._command(self._settings, port), self._folder / "worker.log", environ)
+        self._stack.enter_context(self._worker)
+        while not stop.is_set() and not _ready(port):
+            self._check()
+            if time.monotonic() - began > READY_SECONDS:
+                raise TapewatchError(f"the worker was not ready within {READY_SECONDS:g} s: {self._last_words()}")
+            stop.wait(0.1)
+        self._console.print(f"worker ready after {time.monotonic() - began:.1f} s", style="dim")
+        self._results.start()
+        self._feed.start()
+        self._watch = Watch(self._seconds, self._title, self._feed, self._accounts, self._newest)
+
+    def watch(self, stop: threading.Event) -> None:
+        """Show the board until the time is over or a signal comes."""
+        follow = self._follow_board if self._console.is_terminal else self._follow_lines
+        follow(stop)
+
+    def finish(self) -> Summary:
+        """Stop the feed, wait for the last answers, stop the worker, and add up."""
+        self._console.print("stopping: waiting for the last answers ...", style="dim")
+        self._feed.stop()
+        seconds = self._watch.view.elapsed
+        self._wait_for_answers()
+        status = self._worker.stop()
+        self._wait_for_readers()
+        self._check_threads()
+        self._watch.update()
+        if status:
+            raise TapewatchError(f"the worker stopped with status {status}: {self._last_words()}")
+        return summarise(self._accounts.tally(), self._accounts.latency(), self._watch.view, seconds)
+
+    def _follow_board(self, stop: threading.Event) -> None:
+        console, view = self._console, self._watch.view
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while self._on(stop):
+                self._watch.update()
+                live.update(board.render(view, console.width, console.height), refresh=True)
+                stop.wait(REFRESH_SECONDS)
+        console.print(board.render(view, console.width, 4 + len(view.instruments) + 3 + min(10, len(view.alerts))))
+
+    def _follow_lines(self, stop: threading.Event) -> None:
+        shown = time.monotonic()
+        while self._on(stop):
+            for alert in self._watch.update():
+                if alert.state == "opened":
+                    self._console.print(board.alert_line(alert, 160), soft_wrap=True)
+            if time.monotonic() - shown >= LINE_SECONDS:
+                shown = time.monotonic()
+                self._console.print(board.plain(self._watch.view), soft_wrap=True)
+            stop.wait(REFRESH_SECONDS)
+
+    def _on(self, stop: threading.Event) -> bool:
+        self._check()
+        return not stop.is_set() and self._watch.view.elapsed < self._seconds
+
+    def _check(self) -> None:
+        """Raise what has gone wrong beside this thread."""
+        if not self._worker.running:
+            raise TapewatchError(f"the worker ended with status {self._worker.returncode}: {self._last_words()}")
+        self._check_threads()
+
+    def _check_threads(self) -> None:
+        for thread in (self._feed, self._results):
+            if thread.failure is not None:
+                raise thread.failure
+
+    def _last_words(self) -> str:
+        """Its last lines on the screen, and the very last for the error."""
+        lines = self._worker.last_lines()
+        self._console.print(lines, style="dim", markup=False)
+        return lines.splitlines()[-1] if lines else "it wrote nothing"
+
+    def _wait_for_answers(self) -> None:
+        """Until every tick has its answer, or for PATIENCE_SECONDS nothing has come."""
+        counted, since = -1, time.monotonic()
+        while self._accounts.open and self._worker.running and time.monotonic() - since < PATIENCE_SECONDS:
+            if self._newest.results != counted:
+                counted, since = self._newest.results, time.monotonic()
+            time.sleep(0.02)
+
+    def _wait_for_readers(self) -> None:
+        """Until all that the worker has left on the topics is read: a duplicate may be among it."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while self._results.behind() and time.monotonic() < end:
+            time.sleep(0.02)
+
+
+def _environ() -> dict[str, str]:
+    """Ours, and with it the worker finds this very code."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def _ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _begin_at_the_end(settings: Settings) -> None:
+    """Let the worker's group begin at the end of the ticks: on a broker in use, older ones are not ours."""
+    name = settings.topics.ticks
+    group = clients.consumer(settings.broker, lambda error: None, group=settings.worker.group)
+    try:
+        count = topics.partitions_of(settings.broker, [name])[name]
+        ends = [TopicPartition(name, partition, _watermark(group, name, partition)) for partition in range(count)]
+        group.commit(offsets=[end for end in ends if end.offset > 0] or ends, asynchronous=False)
+    finally:
+        group.close()
+
+
+def summarise(tally: Tally, latency: Latency, view: View, seconds: float) -> Summary:
+    """All that was counted."""
+    return Summary(
+        seconds=round(seconds, 3),
+        ticks_sent=tally.ticks_sent,
+        ticks_rejected=tally.ticks_rejected,
+        predictions=tally.predictions,
+        risk=tally.risk,
+        actions=tally.actions,
+        missing=tally.missing,
+        duplicates=tally.duplicates,
+        latency_ms={"p50": latency.p50, "p99": latency.p99},
+        alerts_opened=view.alerts_opened,
+        models=dict(view.models),
+    )
+
+
+def _complete(found: Summary) -> bool:
+    accepted = found.ticks_sent - found.ticks_rejected
+    answered = found.predictions == found.risk == found.actions == accepted > 0
+    return answered and not found.missing and not found.duplicates
+
+
+def in_words(found: Summary) -> str:
+    """The summary for people."""
+    verdict = "every tick answered exactly once" if _complete(found) else "NOT every tick was answered exactly once"
+    models = ", ".join(f"{head} {name}" for head, name in found.models.items())
+    return (
+        f"{verdict}\n"
+        f"  ticks_sent {found.ticks_sent:,} in {found.seconds:.1f} s, ticks_rejected {found.ticks_rejected:,}\n"
+        f"  predictions {found.predictions:,}, risk {found.risk:,}, actions {found.actions:,}; "
+        f"missing {found.missing:,}, duplicates {found.duplicates:,}\n"
+        f"  latency_ms p50 {found.latency_ms['p50']:.1f}, p99 {found.latency_ms['p99']:.1f} "
+        "(from sending a tick to its third result being here)\n"
+        f"  alerts_opened {found.alerts_opened:,}\n"
+        f"  models {models}"
+    )
