@@ -28,6 +28,7 @@ from stream.web import Pages
 
 STOP_SECONDS: Final = 20.0  # the longest a stop may take; a broker that answers needs far less
 SESSION_SECONDS: Final = 10.0  # after so long without a sign of life another worker gets the partitions
+HEARTBEAT_SECONDS: Final = 1.0  # with the next one a worker hears that others have come or gone
 log = logging.getLogger("tapewatch.worker")
 
 
@@ -237,6 +238,7 @@ class Worker(Listener):
     async def look(self) -> None:
         """Once a second: how far each partition is, and which instruments have fallen silent."""
         for tp in list(self.consumer.ledgers):
+            await self.consumer.find_position(tp)
             self._look_at_progress(tp, time.monotonic())
         for partition, lane in list(self._lanes.items()):
             lane.scores.show(self._metrics, lane.pipeline.instruments)
@@ -244,9 +246,9 @@ class Worker(Listener):
             await self._publish_stale(partition, lane)
 
     def _look_at_progress(self, tp: TP, now: float) -> None:
-        ledger, committed = self.consumer.ledgers[tp], self.consumer.committed_offsets.get(tp)
+        ledger, committed = self.consumer.ledgers.get(tp), self.consumer.committed_offsets.get(tp)
         unread = self.consumer.unread(tp)
-        if unread is None or ledger.position is None or ledger.start is None:
+        if ledger is None or unread is None or ledger.position is None or ledger.start is None:
             return
         lag = unread + ledger.position - (ledger.start if committed is None else committed)
         self._metrics.lag(tp.partition, unread)
@@ -289,7 +291,7 @@ class WorkerApp(faust.App):
             broker_client_id=settings.worker.group,
             broker_commit_interval=settings.worker.commit_interval_seconds,
             broker_session_timeout=SESSION_SECONDS,
-            broker_heartbeat_interval=SESSION_SECONDS / 3,
+            broker_heartbeat_interval=HEARTBEAT_SECONDS,
             broker_request_timeout=2 * SESSION_SECONDS,
             consumer_max_fetch_size=settings.worker.fetch_max_bytes,
             consumer_auto_offset_reset="earliest",

@@ -12,6 +12,7 @@ All topics of an app with this transport come as deliveries; subscribe with `Chu
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
@@ -20,7 +21,7 @@ import aiokafka
 import faust
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage, Message
@@ -330,6 +331,16 @@ class Consumer(driver.Consumer):
         if end is None or ledger is None or ledger.position is None:
             return None
         return max(0, end - ledger.position)
+
+    async def find_position(self, tp: TP) -> None:
+        """Learn where reading of `tp` begins where nothing was committed and nothing was read yet."""
+        ledger = self.ledgers.get(tp)
+        if ledger is None or ledger.position is not None:
+            return
+        with contextlib.suppress(KafkaError):  # the partition has just been taken away
+            position = await self.position(tp)
+            if ledger.position is None:
+                ledger.reset(position)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Go back to the committed offsets: what was in flight is forgotten and will come again."""

@@ -387,6 +387,18 @@ def test_pages_show_metrics_and_health(
     assert "tapewatch_commit_age_seconds 0.0" in lines
 
 
+def test_a_worker_with_nothing_to_do_is_healthy(settings: Settings, run_worker: Run, eventually: Eventually) -> None:
+    worker = run_worker(settings)
+    eventually(lambda: worker.said("ready"))
+
+    def idle() -> bool:
+        status, body = worker.page("health")
+        partitions = json.loads(body)["partitions"].values()
+        return status == 200 and [each["lag"] for each in partitions] == [0, 0, 0, 0]
+
+    eventually(idle)
+
+
 def test_no_folder_is_left_in_the_working_directory(
     settings: Settings, run_worker: Run, eventually: Eventually
 ) -> None:
