@@ -1,0 +1,94 @@
+"""What the figures were taken on, and which of its cores does what."""
+
+import contextlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from stream.config import ROOT
+
+LIBRARIES: Final = ("aiokafka", "faust-streaming", "msgspec", "numba", "numpy", "onnxruntime")
+CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Cores(NamedTuple):
+    """One core for what is measured, the others for the broker, the producer and the consumer."""
+
+    worker: set[int]
+    others: set[int]
+
+
+def cores() -> Cores:
+    """Share out the cores this process may use; on a machine with one core both sides have it."""
+    usable = sorted(os.sched_getaffinity(0))
+    return Cores({usable[-1]}, set(usable[:-1] or usable))
+
+
+@contextlib.contextmanager
+def pinned(where: set[int]) -> Iterator[None]:
+    """This thread, and the processes started meanwhile, run on these cores only."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, where)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that the process has used with all its threads, in steps of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+
+def describe() -> dict[str, str]:
+    """Cores, processor, versions, date and commit."""
+    shared = cores()
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": _commit(),
+        "processor": _processor(),
+        "cores": f"{os.cpu_count()}; the measured process on {_listed(shared.worker)}, broker, producer and consumer "
+        f"on {_listed(shared.others)}",
+        "load": f"{os.getloadavg()[0]:.2f} before the start, 1 minute's average",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "libraries": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
+        "kafka": _kafka(),
+    }
+
+
+def _listed(numbers: set[int]) -> str:
+    return ", ".join(str(number) for number in sorted(numbers))
+
+
+def _commit() -> str:
+    try:
+        found = _git("rev-parse", "--short", "HEAD")
+        return found + (" and changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _kafka() -> str:
+    from stream.broker import kafka_home
+
+    names = sorted(path.stem for path in (kafka_home() / "libs").glob("kafka_2.13-*.jar"))
+    return names[0].removeprefix("kafka_2.13-") if names else "unknown"

@@ -1,0 +1,172 @@
+"""The plain way: `python -m tests.benchmark.peers.naive`, an ordinary Faust agent that takes one tick at a time.
+
+It does the worker's work as Faust's and ONNX Runtime's documentation teach it: JSON by Faust's codec, the features of
+one tick (by the worker's own compiled kernel, which is more than the plain way would have), a session a model and
+three calls of batch 1, JSON again, and `topic.send` a record. It finds no alerts and no rejects, which is less work.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import faust
+import numpy as np
+import onnxruntime
+
+from stream import config, inference, messages
+from stream.config import Settings
+from stream.core import actions, features, risk
+from stream.core.digits import round_significant
+from stream.core.features import WARMING, TickColumns
+from stream.core.results import RISK_COLUMNS
+from stream.decoding import SIDES
+from stream.pipeline import State, feature_rules
+
+Record = dict[str, Any]
+FIRST = np.zeros(1, np.int64)
+ONE_STEP = {"pack": FIRST[np.newaxis], "rest": FIRST[np.newaxis], "carry": FIRST, "unpack": FIRST, "last": FIRST}
+
+
+class Scorer:
+    """Models, and the state of each partition."""
+
+    def __init__(self, settings: Settings) -> None:
+        folder = Path(settings.worker.models)
+        models = inference.load(folder)  # checks the bundles and says which are the newest
+        self.names = models.names
+        self._calibration = models.calibration
+        self._forecaster, self._critic, self._policy = (
+            onnxruntime.InferenceSession(folder.joinpath(*name.split("@"), "model.onnx"), _one_thread())
+            for name in models.names
+        )
+        self._rules = feature_rules(settings)
+        self._risk_rules = risk.RiskRules(*(getattr(settings.risk, name) for name in settings.risk.__struct_fields__))
+        self._states: dict[int, State] = defaultdict(lambda: State(models.hidden_size))
+        self._slots: dict[int, dict[tuple[str, str], int]] = defaultdict(dict)
+
+    def score(self, partition: int, offset: int, tick: Record) -> tuple[Record, Record, Record] | None:
+        """Prediction, risk and action of one tick; None if it is refused."""
+        slots, state = self._slots[partition], self._states[partition]
+        slot = slots.setdefault((tick["symbol"], tick["venue"]), len(slots))
+        state.grow(len(slots))
+        found = features.compute(state.features, _columns(slot, offset, tick), self._rules)
+        if not len(found.row):
+            return None
+        slot_column = np.array([slot], np.int32)
+        raw, state.hidden[[slot]] = self._forecaster.run(
+            ["forecast", "hidden_out"],
+            {"features": found.features, "hidden": state.hidden[[slot]], **ONE_STEP},
+        )
+        (score,) = self._critic.run(["critic_score"], {"features": found.features, "window": found.window})
+        anomaly = np.interp(score[:, 0], *self._calibration)
+        values, rewards = self._policy.run(["action_values", "rewards"], {"features": found.features, "forecast": raw})
+        forecast = round_significant(raw)
+        assessed = risk.compute(
+            state.risk, slot_column, found.features, found.context, forecast, anomaly, self._risk_rules
+        )
+        taken = actions.compute(
+            state.actions,
+            slot_column,
+            found.context,
+            assessed.risk,
+            assessed.level,
+            values,
+            rewards,
+            self._risk_rules.es_limit,
+        )
+        head = {
+            "symbol": tick["symbol"],
+            "venue": tick["venue"],
+            "partition": partition,
+            "offset": offset,
+            "exchange_ns": tick["exchange_ns"],
+            "warming": bool(found.context[0, WARMING]),
+        }
+        forecaster, critic, policy = self.names
+        return (
+            head | {"horizons": _horizons(forecast[0].tolist()), "model": forecaster},
+            head | _risk(assessed) | {"model": critic},
+            head | _action(taken) | {"model": policy},
+        )
+
+
+def _one_thread() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return options
+
+
+def _columns(slot: int, offset: int, tick: Record) -> TickColumns:
+    return TickColumns(
+        np.array([slot], np.int32),
+        np.array([tick["exchange_ns"]], np.int64),
+        np.array([tick["price"]], np.float64),
+        np.array([tick["size"]], np.float64),
+        np.array([SIDES[tick.get("side")]], np.int8),
+        np.array([messages.trade_key(tick.get("trade_id"))], np.int64),
+        np.array([offset], np.int64),
+    )
+
+
+def _horizons(forecast: list[float]) -> list[Record]:
+    width = len(forecast) // len(messages.HORIZONS)
+    rows = [forecast[first : first + width] for first in range(0, len(forecast), width)]
+    return [
+        {
+            "horizon_seconds": seconds,
+            "expected_return": row[0],
+            "volatility": row[1],
+            "probability_up": row[2],
+            "quantiles": row[3:],
+        }
+        for seconds, row in zip(messages.HORIZONS, rows, strict=True)
+    ]
+
+
+def _risk(assessed: risk.RiskAnswers) -> Record:
+    numbers = dict(zip(RISK_COLUMNS, assessed.risk[0].tolist(), strict=True))
+    return numbers | {"level": messages.LEVELS[assessed.level[0]]}
+
+
+def _action(taken: actions.ActionAnswers) -> Record:
+    return {
+        "action": messages.ACTIONS[taken.action[0]],
+        "target_position": float(taken.target_position[0]),
+        "action_values": taken.action_values[0].tolist(),
+        "expected_reward": float(taken.expected_reward[0]),
+        "gated_by": messages.GATES[taken.gate[0]],
+    }
+
+
+def make_app(settings: Settings) -> faust.App:
+    """The Faust app: one agent."""
+    app = faust.App(
+        settings.worker.group,
+        broker=f"kafka://{settings.broker}",
+        consumer_auto_offset_reset="earliest",
+        value_serializer="json",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+    )
+    names = settings.topics
+    ticks, predictions, risks, acts = (
+        app.topic(name, key_serializer="raw", value_serializer="json")
+        for name in (names.ticks, names.predictions, names.risk, names.actions)
+    )
+    scorer = Scorer(settings)
+
+    @app.agent(ticks)
+    async def score(stream: faust.StreamT[Any]) -> None:
+        async for event in stream.events():
+            message = event.message
+            answer = scorer.score(message.partition, message.offset, event.value)
+            if answer is not None:
+                for topic, record in zip((predictions, risks, acts), answer, strict=True):
+                    await topic.send(key=event.key, value=record, partition=message.partition)
+
+    return app
+
+
+if __name__ == "__main__":
+    faust.Worker(make_app(config.load()), loglevel="WARNING").execute_from_commandline()

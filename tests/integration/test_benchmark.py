@@ -1,0 +1,96 @@
+"""The benchmark counts rightly: every tick answered by each subject, and the subjects agree. Times are not judged."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from stream import config, inference
+from stream.config import ROOT, Settings
+from stream.decoding import Chunk
+from stream.encoding import values
+from stream.pipeline import Pipeline
+from tests.benchmark import report, tape
+from tests.benchmark.peers.naive import Scorer
+from tests.benchmark.stand import environment
+
+TICKS = 3000
+
+
+@pytest.mark.timeout(240)
+def test_drain_counts_three_results_for_each_tick_and_subject(tmp_path: Path) -> None:
+    file = tmp_path / "drain.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmark", "drain", "--runs", "1", "--ticks", str(TICKS), "--json", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_bytes())
+    counted = {
+        (each["subject"], each["partitions"]): [run["results"] for run in each["runs"]] for each in found["drain"]
+    }
+    assert counted == {
+        ("worker", 1): [[TICKS] * 3],
+        ("raw loop", 1): [[TICKS] * 3],
+        ("naive", 1): [[1000] * 3],
+        ("worker", 4): [[TICKS] * 3],
+    }
+    assert "Draining a filled topic" in done.stdout
+
+
+def test_no_tick_of_the_tape_is_late_or_refused_in_any_round() -> None:
+    recorded = tape.record(300_000)
+    assert recorded.keys[:100] == tape.record(100).keys
+    settings = Settings()
+    pipeline = Pipeline(settings, inference.load(Path(settings.worker.models)), 0)
+    offsets = range(len(recorded.values))
+    for first in offsets[::4096]:
+        part = slice(first, first + 4096)
+        found = pipeline.process(Chunk(0, offsets[part], recorded.keys[part], recorded.values[part]), 0)
+        assert (found.rejected, found.late) == ([], 0)
+
+
+def test_the_naive_agent_says_what_the_pipeline_says() -> None:
+    settings, recorded = Settings(), tape.record(1000)
+    pipeline = Pipeline(settings, inference.load(Path(settings.worker.models)), 0)
+    batches = pipeline.process(Chunk(0, range(1000), recorded.keys, recorded.values), 0).batches
+    scorer = Scorer(settings)
+    plain = [scorer.score(0, offset, json.loads(value)) for offset, value in enumerate(recorded.values)]
+    for topic, batch in enumerate(batches):
+        for ours, theirs in zip(values(batch), plain, strict=True):
+            assert theirs is not None
+            assert _rounded(json.loads(ours)) == _rounded(theirs[topic])
+
+
+def _rounded(record: Any) -> Any:
+    """Numbers of three digits: a model's session by itself may round the seventh otherwise than the joined one."""
+    if isinstance(record, dict):
+        return {name: _rounded(value) for name, value in record.items()}
+    if isinstance(record, list):
+        return [_rounded(value) for value in record]
+    return pytest.approx(record, rel=1e-3, abs=1e-7) if isinstance(record, float) else record
+
+
+def test_a_subject_gets_the_settings_and_nothing_else_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAPEWATCH_WORKER__CHUNK_TICKS", "8")
+    wanted = msgspec.structs.replace(Settings(), broker="127.0.0.1:1234")
+    assert config.load(environ=environment(wanted)) == wanted
+
+
+def test_tables_go_between_the_markers_of_the_page(tmp_path: Path) -> None:
+    page, results = tmp_path / "page.md", tmp_path / "results.json"
+    page.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
+    report.write_docs(report.Findings({"processor": "one"}), page, results)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "| processor | one |" in text
+    assert "old" not in text
+    assert report.START in report.PAGE.read_text(encoding="utf-8")
