@@ -44,7 +44,7 @@ class Plan(msgspec.Struct, frozen=True):
         replace = msgspec.structs.replace
         return Plan(
             replace(self.forecaster, rounds=2, lanes=16, segment=1024, burn_in=32),
-            replace(self.gan, rounds=60, train_windows=20_000, calibration_windows=20_000),
+            replace(self.gan, rounds=60, regime_rounds=200, train_windows=20_000, calibration_windows=20_000),
             replace(self.policy, rounds=200),
             seeds=1,
         )
@@ -127,7 +127,8 @@ def train_gan(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce:
 
 
 CRITIC_NOTES: Final = [
-    "Higher is more anomalous: the score is the negative of the Wasserstein critic. anomaly is the score put through "
+    "Higher is more anomalous: the score is the negative of the Wasserstein critic, less its median in the regime, in "
+    "units of the way from there to its 99 % quantile in the regime. anomaly is the score put through "
     "the calibration table, fitted on normal ticks of the validation part: on those 0.99 is exceeded by 1 %.",
     "Normal ticks are all but those from 10 min before to 2 h after an event that a file names.",
     "share_above_0.99 is measured per instrument on normal ticks of the test part; 0.01 is the aim.",

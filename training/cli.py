@@ -41,7 +41,7 @@ def train(what: str, files: tuple[Path, ...], out: Path, seed: int, seeds: int |
     """
     torch.set_num_threads(1)  # the same sums on every machine, and the small products gain nothing from more
     console = Console(stderr=True)
-    dataset = data.load(_expand(files), lambda line: console.print(line, highlight=False))
+    dataset = data.load(_expand(files), lambda line: console.print(line, highlight=False, soft_wrap=True))
     plan = bundles.Plan().quick() if quick else bundles.Plan()
     plan = plan.with_seeds(seeds) if seeds else plan
     names = list(TRAINERS) if what == "all" else [what]

@@ -1,6 +1,7 @@
 """Trained networks -> bundles: model.onnx, checked against PyTorch, and card.json."""
 
 import hashlib
+import logging
 import subprocess
 import warnings
 from collections.abc import Sequence
@@ -77,6 +78,7 @@ def to_onnx(net: nn.Module, family: str) -> bytes:
         "hidden": {0: m},
     }
     names = INPUTS[family]
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it tells what optional packages are missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

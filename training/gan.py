@@ -3,7 +3,10 @@
 A window is the last 32 trades as (log return, log time gap, signed log size). The critic sees it in the
 instrument's own units, returns over its volatility of one second and gaps over its usual gap, together with the
 recent scale as condition; the generator makes windows in these units from noise and the condition. What is far from
-the real windows scores high: score = -critic. Only the critic ships.
+the real windows scores high. Only the critic ships.
+
+What is far depends on the regime: the score is (distance - middle) / (99 % quantile - middle), both as fitted for
+normal training windows of like slow features, so that 1 is equally rare on every instrument.
 
 A plain critic is trained against its generator alone and knows little of faults that no generator makes. So a share
 of what it is shown as false are real windows with a fault injected (a spike of price or size, a burst, a frozen
@@ -30,9 +33,20 @@ CONDITIONS: Final = (
     "log_trade_rate_60s",
     "log_trade_rate_1800s",
 )
+REGIME: Final = (
+    "log_grid_variance_300s",
+    "log_coarse_variance_1800s",
+    "log_trade_rate_1800s",
+    "log_price_impact_1800s",
+    "log_roll_spread_300s",
+)
+"""Slow features, that a fault of a few trades does not move."""
+TAIL: Final = 0.99
+LEAST_STEP: Final = 0.05
 CLIP: Final = 8.0  # roots of standard deviations: 64 of them
 RETURN, GAP, SIZE = range(3)
 _CONDITIONS: Final = [LEVELS.index(name) for name in CONDITIONS]
+_REGIME: Final = [LEVELS.index(name) for name in REGIME]
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -44,10 +58,11 @@ class Settings(msgspec.Struct, frozen=True):
     generator_hidden: int = 48
     batch: int = 256
     rounds: int = 1500  # updates of the generator
+    regime_rounds: int = 1500
     critic_updates: int = 4  # for each of them
     gradient_penalty: float = 10.0
-    learning_rate: float = 2e-4
-    faults: float = 0.3  # share of what the critic is shown as false that are real windows with a fault
+    learning_rate: float = 4e-4
+    faults: float = 0.5  # share of what the critic is shown as false that are real windows with a fault
     train_windows: int = 200_000
     calibration_windows: int = 200_000
 
@@ -74,6 +89,8 @@ class Critic(nn.Module):
         self.first = nn.Linear(entries + len(CONDITIONS), settings.hidden)
         self.second = nn.Linear(settings.hidden, settings.hidden)
         self.out = nn.Linear(settings.hidden, 1)
+        # Middle and upper tail of normal scores in a regime: see `fit_regimes`.
+        self.regime = nn.Sequential(nn.Linear(len(REGIME), 16), nn.ReLU(), nn.Linear(16, 2))
 
     def fit(self, features: Tensor, window: Tensor) -> None:
         """Take means and deviations of each channel over the training part; `normalise` is fitted already."""
@@ -92,8 +109,11 @@ class Critic(nn.Module):
 
     def condition(self, features: Tensor) -> Tensor:
         """The recent scale: float32[n, len(CONDITIONS)]."""
+        return self._inputs(features, _CONDITIONS)
+
+    def _inputs(self, features: Tensor, picked: list[int]) -> Tensor:
         n = self.normalise
-        return torch.clamp(torch.addmm(n.shift[_CONDITIONS], features, n.levels[:, _CONDITIONS]), -6.0, 6.0)
+        return torch.clamp(torch.addmm(n.shift[picked], features, n.levels[:, picked]), -6.0, 6.0)
 
     def standard(self, features: Tensor, window: Tensor) -> Tensor:
         """The window as the critic and the generator know it: float32[n, WINDOW * 3]."""
@@ -101,16 +121,24 @@ class Critic(nn.Module):
 
     def judge(self, standard: Tensor, condition: Tensor) -> Tensor:
         """Wasserstein critic: high for real windows. float32[n]."""
-        return -self.score(standard, condition)[:, 0]
+        return -self.distance(standard, condition)[:, 0]
 
-    def score(self, standard: Tensor, condition: Tensor) -> Tensor:
-        """Higher is more anomalous: float32[n, 1]."""
+    def distance(self, standard: Tensor, condition: Tensor) -> Tensor:
+        """Higher is further from real windows: float32[n, 1]."""
         hidden = torch.relu(self.first(torch.cat((standard, condition), 1)))
-        score: Tensor = self.out(torch.relu(self.second(hidden)))
-        return score
+        distance: Tensor = self.out(torch.relu(self.second(hidden)))
+        return distance
+
+    def usual(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Middle of the distances in this regime, and the way from it to the upper tail: float32[n, 1] each."""
+        raw = self.regime(self._inputs(features, _REGIME))
+        step = raw[:, 1:2]
+        return raw[:, 0:1], LEAST_STEP + step + torch.sqrt(step * step + 1.0)
 
     def forward(self, features: Tensor, window: Tensor) -> Tensor:
-        return self.score(self.standard(features, window), self.condition(features))
+        distance = self.distance(self.standard(features, window), self.condition(features))
+        middle, step = self.usual(features)
+        return (distance - middle) / step
 
 
 class RecurrentGenerator(nn.Module):
@@ -252,7 +280,35 @@ def train(
         distances.append(distance)
         if step % 10 == 9:
             progress(step + 1, settings.rounds, f"distance {distance:.3f}")
+    fit_regimes(critic, windows, settings)
     return critic.eval(), generator.eval(), distances
+
+
+def fit_regimes(critic: Critic, windows: Windows, settings: Settings) -> None:
+    """Fit middle and 99 % quantile of the distances of real windows to the regime, by pinball loss.
+
+    The critic is further from the windows of a quiet altcoin than from those of a liquid future, though both are
+    normal. Without this the first would raise all the alarms and the second none.
+    """
+    chance = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        distance = critic.distance(
+            critic.standard(windows.features, windows.window), critic.condition(windows.features)
+        )
+    optimizer = torch.optim.Adam(critic.regime.parameters(), 5e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.regime_rounds, 1e-4)
+    for _ in range(settings.regime_rounds):
+        rows = torch.randint(len(distance), (4096,), generator=chance)
+        middle, step = critic.usual(windows.features[rows])
+        loss = _pinball(distance[rows] - middle, 0.5) + _pinball(distance[rows] - middle - step, TAIL)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+
+
+def _pinball(missed: Tensor, level: float) -> Tensor:
+    return torch.maximum(level * missed, (level - 1.0) * missed).mean()
 
 
 def _update_critic(

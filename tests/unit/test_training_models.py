@@ -1,0 +1,333 @@
+"""The networks: their contracts, that they learn, and that their ONNX graphs are they."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from stream.core.features import INDEX, WINDOW
+from stream.core.packing import new_scratch, pack
+from stream.core.results import FORECAST_COLUMNS
+from stream.messages import HORIZONS
+from tests.training_data import sample
+from training import data, evaluation, export, forecaster, gan, policy
+
+SMALL = forecaster.Settings(rounds=3, lanes=8, segment=512, burn_in=32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
+    """Weights far from the start, so that a part left out would show."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return net.eval()
+
+
+def networks() -> dict[str, nn.Module]:
+    return {
+        "forecaster": randomised(forecaster.Forecaster(forecaster.Settings())),
+        "critic": randomised(gan.Critic(gan.Settings())),
+        "policy": randomised(policy.Policy(policy.Settings())),
+    }
+
+
+@pytest.mark.parametrize("family", ["forecaster", "critic", "policy"])
+def test_onnx_equals_pytorch(family: str) -> None:
+    """Within 1e-5, absolute below 1 and relative above, on inputs that the export did not see."""
+    net = networks()[family]
+    content = export.to_onnx(net, family)
+    assert len(content) < export.LARGEST_BYTES
+    for seed, n in ((1, 16), (2, 300), (3, 1000)):
+        assert export.difference(net, content, family, seed, n) < export.TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["forecaster", "critic", "policy"])
+def test_graph_names_no_path_of_the_machine(family: str) -> None:
+    content = export.to_onnx(networks()[family], family)
+    assert b".py" not in content
+    assert b"/home" not in content
+
+
+def test_graph_that_differs_is_not_written() -> None:
+    net = networks()["critic"]
+    content = export.to_onnx(net, "critic")
+    with torch.no_grad():
+        next(net.parameters()).mul_(1.01)
+    assert export.difference(net, content, "critic") > export.TOLERANCE
+
+
+def test_packed_ticks_forecast_as_lanes_do() -> None:
+    """Serving packs ticks of several instruments, training walks lanes: one network, one answer."""
+    net = networks()["forecaster"]
+    assert isinstance(net, forecaster.Forecaster)
+    rows = torch.from_numpy(sample().series[0].features[1000:1090])
+    slot = np.tile([0, 1, 2], 30).astype(np.int32)
+    packing = pack(slot, new_scratch(3))
+    with torch.no_grad():
+        packed, _ = net(rows, *(torch.from_numpy(a) for a in packing[1:]), torch.zeros(3, 32))
+        lanes, _ = net.sequence(rows.reshape(30, 3, -1), torch.zeros(3, 32))
+    assert torch.allclose(packed, lanes.flatten(0, 1), rtol=1e-4, atol=1e-7)
+
+
+def test_quantiles_cannot_cross_whatever_the_weights() -> None:
+    for seed in range(5):
+        net = randomised(forecaster.Forecaster(forecaster.Settings()), seed)
+        rows = torch.from_numpy(sample().series[0].features[:500])
+        with torch.no_grad():
+            forecast = net.sequence(rows[:, None], torch.zeros(1, 32))[0][:, 0].numpy()  # type: ignore[operator]
+        for horizon in HORIZONS:
+            names = [f"quantile_{level}_{horizon}s" for level in ("01", "05", "50", "95", "99")]
+            quantiles = forecast[:, [FORECAST_COLUMNS.index(name) for name in names]]
+            assert (np.diff(quantiles, axis=1) >= 0).all()
+
+
+def test_forecast_scales_with_the_instrument() -> None:
+    """Ten times the moves of everything: ten times the forecast, for the network knows no absolute scale."""
+    net = networks()["forecaster"]
+    assert isinstance(net, forecaster.Forecaster)
+    rows = torch.from_numpy(sample().series[0].features[2000:2200]).double()
+    scaled = rows.clone()
+    for name, column in INDEX.items():
+        if "variance" in name:
+            scaled[:, column] += 2 * np.log(10)
+        elif "spread" in name or "impact" in name:
+            scaled[:, column] += np.log(10)
+        elif "momentum" in name or name in ("log_return", "drawdown"):
+            scaled[:, column] *= 10
+    net.double()
+    with torch.no_grad():
+        plain = net.sequence(rows[:, None], torch.zeros(1, 32, dtype=torch.double))[0]
+        large = net.sequence(scaled[:, None], torch.zeros(1, 32, dtype=torch.double))[0]
+    up = [FORECAST_COLUMNS.index(f"probability_up_{h}s") for h in HORIZONS]
+    expected = plain * 10
+    expected[..., up] = plain[..., up]
+    assert torch.allclose(large, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_training_lowers_the_loss() -> None:
+    settings = msgspec.structs.replace(SMALL, rounds=12, averaging=0.9)
+    net, history = forecaster.train(sample(), settings, 0)
+    lanes = forecaster.draw_lanes(sample().series, data.VALIDATION, 16, 512, np.random.default_rng(1))
+    start = forecaster.Forecaster(settings)
+    start.normalise.load_state_dict(net.normalise.state_dict())
+    assert forecaster.validate(net, lanes, settings) < forecaster.validate(start, lanes, settings) - 0.2
+    assert min(history) < history[0]
+    assert np.isfinite(history).all()
+
+
+def test_training_twice_gives_the_same_weights_and_never_sees_the_test_part() -> None:
+    first, _ = forecaster.train(sample(), SMALL, 5)
+    (one,) = sample().series
+    test = one.part == data.TEST
+    changed = one._replace(features=one.features.copy(), log_return=one.log_return.copy())
+    changed.features[test] = np.random.default_rng(0).permutation(changed.features[test])
+    changed.log_return[test] *= -3.0
+    second, _ = forecaster.train(sample()._replace(series=(changed,)), SMALL, 5)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_losses_by_hand() -> None:
+    forecast = torch.zeros(1, len(FORECAST_COLUMNS))
+    for horizon in HORIZONS:
+        forecast[0, FORECAST_COLUMNS.index(f"volatility_{horizon}s")] = 2.0
+        forecast[0, FORECAST_COLUMNS.index(f"probability_up_{horizon}s")] = 0.5
+    targets = forecaster.Targets(torch.tensor([[4.0, 4.0]]), torch.tensor([[8.0, 8.0]]), torch.ones(1))
+    parts = forecaster.losses(forecast, targets)
+    assert float(parts["qlike"]) == pytest.approx(np.log(4.0) + 2.0)
+    assert float(parts["squared_error"]) == pytest.approx(4.0)  # two volatilities off
+    assert float(parts["pinball"]) == pytest.approx(2.0 * 2.5)
+    assert float(parts["cross_entropy"]) == pytest.approx(np.log(2.0))
+
+
+def test_ticks_that_do_not_count_change_no_loss() -> None:
+    rng = np.random.default_rng(0)
+    forecast = torch.from_numpy(np.abs(rng.normal(0.3, 0.1, (4, len(FORECAST_COLUMNS)))).astype(np.float32))
+    values = torch.rand(4, 2)
+    weight = torch.tensor([1.0, 2.0, 0.0, 0.0])
+    whole = forecaster.losses(forecast, forecaster.Targets(values, values, weight))
+    part = forecaster.losses(forecast[:2], forecaster.Targets(values[:2], values[:2], weight[:2]))
+    assert {k: float(v) for k, v in whole.items()} == pytest.approx({k: float(v) for k, v in part.items()})
+
+
+def test_evaluation_reports_finite_numbers_for_each_horizon() -> None:
+    net, _ = forecaster.train(sample(), SMALL, 0)
+    predicted = evaluation.forecasts(export.to_onnx(net, "forecaster"), sample().series, SMALL.hidden)
+    assert predicted[0].shape == (20_000, len(FORECAST_COLUMNS))
+    (report,) = evaluation.evaluate(sample().series, predicted).values()
+    for horizon in HORIZONS:
+        numbers = report[f"{horizon}s"]
+        assert all(np.isfinite(v) for v in numbers.values() if not isinstance(v, dict))
+        assert list(numbers["coverage"].values()) == sorted(numbers["coverage"].values())
+
+
+def test_summary_of_seeds_gives_mean_and_spread() -> None:
+    reports: list[dict[str, Any]] = [{"a": {"loss": x, "ticks": 3}} for x in (1.0, 2.0, 3.0)]
+    assert evaluation.summarise(reports) == {"a": {"loss": {"shipped": 1.0, "mean": 2.0, "sd": 1.0}, "ticks": 3}}
+
+
+def windows() -> gan.Windows:
+    return gan.sample_windows(sample(), data.TRAIN, 3_000, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("generator", ["gru", "conv"])
+def test_critic_learns_to_tell_generated_windows(generator: str) -> None:
+    settings = gan.Settings(rounds=40, batch=64, generator=generator, faults=0.0, regime_rounds=1)
+    critic, maker, distances = gan.train(forecaster.fit_normalise(sample()), windows(), settings, 0)
+    with torch.no_grad():
+        made = maker(critic.condition(windows().features))
+    assert made.shape == (len(windows().series), 3 * WINDOW)
+    assert np.isfinite(distances).all()
+    assert np.mean(distances[-5:]) > 0.05 + distances[0], "real windows score ever further above generated ones"
+
+
+def test_score_falls_as_the_critic_finds_a_window_more_real() -> None:
+    critic = networks()["critic"]
+    assert isinstance(critic, gan.Critic)
+    some = windows()
+    alike = some._replace(features=some.features[:1].expand(len(some.series), -1))
+    with torch.no_grad():
+        judged = critic.judge(critic.standard(alike.features, alike.window), critic.condition(alike.features))
+    order = np.argsort(judged.numpy())
+    assert (np.diff(gan.scores(critic, alike)[order]) <= 1e-6).all()
+
+
+def test_regimes_make_one_equally_rare_everywhere() -> None:
+    settings = gan.Settings(rounds=5, batch=64, regime_rounds=600)
+    some = gan.sample_windows(sample(), data.TRAIN, 11_000, np.random.default_rng(0))
+    critic, _, _ = gan.train(forecaster.fit_normalise(sample()), some, settings, 0)
+    score = gan.scores(critic, some)
+    rate = some.features[:, INDEX["log_trade_rate_1800s"]].numpy()
+    for half in (rate < np.median(rate), rate >= np.median(rate)):
+        assert (score[half] > 1.0).mean() == pytest.approx(0.01, abs=0.008)
+
+
+@pytest.mark.parametrize("fault", gan.FAULTS)
+def test_fault_changes_only_the_window_it_is_put_in(fault: str) -> None:
+    some = windows()
+    broken = gan.inject(fault, some.features, some.window, torch.Generator().manual_seed(0))
+    assert torch.equal(some.window, windows().window), "the windows given are left as they were"
+    assert torch.equal(broken[:, : WINDOW // 2], some.window[:, : WINDOW // 2]), "faults lie in the last half"
+    assert (broken != some.window).flatten(1).any(1).float().mean() > 0.9
+    assert torch.isfinite(broken).all()
+
+
+def test_calibration_gives_the_share_below_on_the_scores_it_was_fitted_on() -> None:
+    score = np.random.default_rng(0).standard_t(3, 50_000)
+    anomaly = np.interp(score, *gan.calibrate(score))
+    for probability in (0.1, 0.5, 0.9, 0.99, 0.999):
+        assert (anomaly > probability).mean() == pytest.approx(1 - probability, abs=0.002)
+    assert anomaly.min() > 0
+    assert anomaly.max() < 1
+
+
+def test_calibration_of_equal_scores_is_still_one() -> None:
+    scores, probabilities = gan.calibrate(np.zeros(100))
+    assert len(scores) >= 2
+    assert (np.diff(scores) > 0).all()
+    assert (np.diff(probabilities) > 0).all()
+
+
+def test_area_under_curve_by_hand() -> None:
+    assert gan.area_under_curve(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1.0
+    assert gan.area_under_curve(np.array([0.0, 2.0]), np.array([1.0, 2.0])) == (0.5 + 0.75) / 2
+
+
+def steps() -> policy.Steps:
+    (one,) = sample().series
+    forecast = np.full((len(one.features), len(FORECAST_COLUMNS)), 1e-3, np.float32)
+    return policy.decisions(one, forecast, data.TRAIN)
+
+
+def test_decision_is_carried_out_a_tick_later() -> None:
+    (one,) = sample().series
+    some = steps()
+    for row in (0, 100, 1000):
+        tick = int(np.flatnonzero((one.features == some.features[row].numpy()).all(axis=1))[0])
+        assert float(some.executed[row]) == one.log_price[tick + 1]
+        assert one.clock_ns[tick + 1] // data.SECOND > one.clock_ns[tick] // data.SECOND, "the second's last tick"
+
+
+def test_n_step_return_by_hand() -> None:
+    """Two seconds held long through +1 bp and +2 bp, no risk penalty, half of what comes later counts."""
+    n = 4
+    some = policy.Steps(
+        torch.zeros(n, 30),
+        torch.zeros(n, 16),
+        torch.tensor([0.0, 1e-4, 3e-4, 3e-4], dtype=torch.double),
+        torch.ones(n),
+        torch.tensor([True, True, True, False]),
+        torch.zeros(n, 3),
+    )
+    out = policy.n_step_returns(some, policy.Settings(steps=2, discount=0.5, risk_aversion=0.0))
+    assert out.reward[0].tolist() == pytest.approx([-2.0, 0.0, 2.0])
+    assert float(out.discount[0]) == 0.25
+    assert int(out.next_row[0]) == 2
+    assert out.usable.tolist() == [True, True, False, False], "nothing is known beyond the end"
+
+
+def test_risk_penalty_falls_on_positions_only() -> None:
+    some = steps()
+    settings = policy.Settings(risk_aversion=1.0)
+    free = policy.n_step_returns(some, msgspec.structs.replace(settings, risk_aversion=0.0)).reward
+    held = policy.n_step_returns(
+        some._replace(shortfall=torch.tensor([[0.01, 0.0, 0.01]]).repeat(len(free), 1)), settings
+    )
+    assert torch.equal(held.reward[:, 1], free[:, 1])
+    follows = some.follows  # the last decision of a session is held for no time
+    assert (held.reward[follows][:, [0, 2]] < free[follows][:, [0, 2]]).all()
+
+
+def test_account_by_hand() -> None:
+    moved = np.array([10.0, -5.0, 0.0])
+    cost = np.full(3, 2e-4)
+    out = policy.account(np.array([1.0, -1.0, 0.0]), moved, cost, np.array([True, True, False]))
+    # In for 2, +10; round for 4, +5; out for 2, nothing.
+    assert out.profit == pytest.approx(8.0 + 1.0 - 2.0)
+    assert out.turnover == pytest.approx(4 / 3 * 1000)
+    assert out.drawdown == pytest.approx(2.0)
+
+
+def test_values_of_positions_differ_by_the_cost_of_the_change() -> None:
+    net = networks()["policy"]
+    assert isinstance(net, policy.Policy)
+    some = steps()
+    with torch.no_grad():
+        values, rewards = (out.reshape(-1, 3, 3) for out in net(some.features, some.forecast))
+        cost = net.cost(some.features)
+    for out in (values, rewards):
+        assert torch.allclose(out[:, 2, 2] - out[:, 1, 2], cost[:, 0], atol=1e-6)
+        assert torch.allclose(out[:, 0, 0] - out[:, 2, 0], 2 * cost[:, 0], atol=1e-6)
+
+
+def test_policy_learns_to_hold_what_rises() -> None:
+    """A price that rises by 20 bp a second at a cost of some 2 bp: be long."""
+    some = steps()
+    k = len(some.executed)
+    rising = some._replace(
+        executed=torch.arange(k).double() * 20e-4, seconds=torch.ones(k), follows=torch.arange(k) < k - 1
+    )
+    settings = policy.Settings(rounds=300, discount=0.9)
+    net, _ = policy.train(forecaster.fit_normalise(sample()), rising, settings, 0)
+    with torch.no_grad():
+        values = net(some.features, some.forecast)[0].numpy()
+    assert (values.reshape(-1, 3, 3).argmax(2) == 2).mean() > 0.99
+
+
+def test_critic_that_ships_is_a_plain_session_too() -> None:
+    """A bundle runs by itself, outside the joined graph."""
+    net = networks()["critic"]
+    session = onnxruntime.InferenceSession(export.to_onnx(net, "critic"), providers=["CPUExecutionProvider"])
+    some = windows()
+    (score,) = session.run(None, {"features": some.features.numpy(), "window": some.window.numpy()})
+    assert score.shape == (len(some.series), 1)
