@@ -55,9 +55,9 @@ class Worker(_Section, frozen=True):
 
     group: Annotated[str, Meta(min_length=1, max_length=200)] = "tapewatch"
     models: str = DEFAULT_MODELS
-    chunk_ticks: Annotated[int, Meta(ge=1, le=8192)] = 512  # most ticks a chunk; less is taken when less is there
+    chunk_ticks: Annotated[int, Meta(ge=1, le=8192)] = 1024  # most ticks a chunk; less is taken when less is there
     fetch_max_wait_ms: Annotated[int, Meta(ge=1, le=5000)] = 5
-    fetch_max_bytes: Annotated[int, Meta(ge=1024)] = 262_144  # a partition and fetch
+    fetch_max_bytes: Annotated[int, Meta(ge=1024)] = 524_288  # a partition and fetch
     message_max_bytes: Annotated[int, Meta(ge=256)] = 65_536  # a longer message is refused undecoded
     chunks_in_flight: Annotated[int, Meta(ge=1, le=64)] = 4  # a partition; bounds memory when the broker is slow
     commit_interval_seconds: Positive = 1.0

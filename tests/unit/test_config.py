@@ -24,9 +24,9 @@ def test_defaults_hold_where_nothing_is_said() -> None:
 
 
 def test_file_sets_sections_and_keys(tmp_path: Path) -> None:
-    settings = from_toml(tmp_path, 'broker = "kafka-1:9092"\n[worker]\nchunk_ticks = 1024\nwatch = ["BTCUSDT"]\n')
+    settings = from_toml(tmp_path, 'broker = "kafka-1:9092"\n[worker]\nchunk_ticks = 2048\nwatch = ["BTCUSDT"]\n')
     assert settings.broker == "kafka-1:9092"
-    assert settings.worker.chunk_ticks == 1024
+    assert settings.worker.chunk_ticks == 2048
     assert settings.worker.watch == ["BTCUSDT"]
     assert settings.worker.group == Settings().worker.group
 
