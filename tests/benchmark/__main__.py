@@ -12,15 +12,16 @@ from rich.console import Console
 
 from stream.errors import TapewatchError
 from tests.benchmark import drain, latency, machine, report, stages, tape
-from tests.benchmark.stand import Stand, Subject
+from tests.benchmark.stand import Stand
 from tests.benchmark.tape import Tape
 
 PARTS: Final = ("stages", "drain", "latency")
-RATES: Final[list[tuple[Subject, float]]] = [
+RATES: Final[list[tuple[latency.Measured, float]]] = [
     ("worker", 1000.0),
     ("worker", 5000.0),
     ("worker", 20_000.0),
     ("naive", 1000.0),
+    ("Kafka alone", 5000.0),
 ]
 WIDTH: Final = 120  # of the tables, where the output is no terminal
 NAIVE_SHARE: Final = 40  # the naive agent gets so many times fewer ticks to drain: it is slower by more than that
