@@ -81,7 +81,9 @@ class Horizon(msgspec.Struct, frozen=True):
 
     horizon_seconds: int
     expected_return: LogReturn
-    volatility: Annotated[float, Meta(ge=0.0, description="realised, log return: root of the summed squared 1 s returns")]
+    volatility: Annotated[
+        float, Meta(ge=0.0, description="realised, log return: root of the summed squared 1 s returns")
+    ]
     probability_up: Unit
     quantiles: Annotated[
         list[float],
