@@ -53,9 +53,9 @@ MakePipeline = Callable[[int], ChunkPipeline]
 class Lane:
     """One assigned partition: its pipeline, and how many chunks may be on their way to the broker."""
 
-    def __init__(self, partition: int, pipeline: ChunkPipeline, next_offset: int | None, chunks_in_flight: int) -> None:
+    def __init__(self, pipeline: ChunkPipeline, scores: Scores, next_offset: int | None, chunks_in_flight: int) -> None:
         self.pipeline = pipeline
-        self.scores = Scores(partition)
+        self.scores = scores
         self.next_offset = next_offset  # the first offset that the pipeline's state does not hold
         self.slots = asyncio.Semaphore(chunks_in_flight)
 
@@ -148,7 +148,8 @@ class Worker(Listener):
         self._metrics.committed()
 
     def _open_lane(self, partition: int, offset: int | None) -> Lane:
-        lane = Lane(partition, self._make_pipeline(partition), offset, self._settings.worker.chunks_in_flight)
+        scores = Scores(partition, self._settings.features.session_gap_seconds)
+        lane = Lane(self._make_pipeline(partition), scores, offset, self._settings.worker.chunks_in_flight)
         self._lanes[partition] = lane
         return lane
 

@@ -6,6 +6,8 @@ weight. Nothing here locks more than prometheus-client does by itself: use a `Me
 """
 
 import platform
+import resource
+import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +30,7 @@ from prometheus_client.utils import floatToGoString
 
 from stream import __version__
 from stream.config import ROOT
-from stream.messages import ALERT_KINDS, AlertKind, AlertState, Reason
+from stream.messages import ACTIONS, ALERT_KINDS, GATES, QUANTILE_LEVELS, AlertKind, AlertState, Reason
 
 PREFIX: Final = "tapewatch_"
 
@@ -40,6 +42,9 @@ Stage = Literal["decode", "features", "inference", "risk", "encode", "publish"]
 
 Head = Literal["forecaster", "critic", "policy"]
 
+Rival = Literal["model", "usual"]
+"""Whose variance forecast: the model's, or the plain one beside it, the instrument's own average over 1800 s."""
+
 # The target is a p50 of 10 ms and a p99 of 25 ms, so most borders lie around them; prometheus-client's default
 # ladder starts at 5 ms. Milliseconds here for the reader, seconds on the wire.
 LATENCY_BUCKETS: Final = tuple(
@@ -50,10 +55,43 @@ STAGE_BUCKETS: Final = tuple(
     ms / 1000 for ms in (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 100, 250, 1000)
 )
 CHUNK_BUCKETS: Final = tuple(float(2**power) for power in range(14))  # 1 to 8192, the largest `chunk_ticks`
+# Calibrated, so that of normal ticks a tenth lies between any two of the first ten.
+ANOMALY_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
+
+# What is shown of each instrument on the watch-list: name, unit, help. Score and level stand apart, first.
+WATCHED: Final = (
+    ("score", "0 to 100", "Risk score of a watched instrument, 0 to 100."),
+    ("level", "0 to 3", "Risk level of a watched instrument: 0 normal, 1 elevated, 2 high, 3 critical."),
+    ("price", "quote currency", "Price of the newest tick of a watched instrument."),
+    (
+        "anomaly",
+        "0 to 1",
+        "Anomaly of the newest tick of a watched instrument: 0.99 is exceeded by 1 % of normal ticks.",
+    ),
+    ("flow", "0 to 1", "Component flow of a watched instrument's score."),
+    ("liquidity", "0 to 1", "Component liquidity of a watched instrument's score."),
+    ("volatility_ratio", "1", "Forecast volatility of a watched instrument over its own; 1 is usual."),
+    ("var_99", "log return", "Value at risk 99 % of a watched instrument over 60 s; positive is a loss."),
+    ("es_975", "log return", "Expected shortfall 97.5 % of a watched instrument over 60 s; positive is a loss."),
+    ("expected_return", "log return", "Forecast mean of a watched instrument's log return over 60 s."),
+    ("volatility", "log return", "Forecast standard deviation of a watched instrument's log return over 60 s."),
+    ("probability_up", "0 to 1", "Forecast probability that a watched instrument's log return over 60 s is above 0."),
+    ("target_position", "-1 to 1", "Position that the agent wants in a watched instrument; 0 is flat."),
+    (
+        "expected_reward",
+        "log return",
+        "Reward that the agent expects of its action on a watched instrument, after costs.",
+    ),
+    ("var_window_tests", "tests", "Tests of a watched instrument's VaR in the traffic light's window, at most 250."),
+    ("var_window_exceptions", "exceptions", "Tests in that window whose loss was larger than the VaR."),
+    ("var_zone", "0 to 2", "Zone of Basel's traffic light of a watched instrument: 0 green, 1 yellow, 2 red."),
+)
+WATCHED_NAMES: Final = tuple(name for name, _, _ in WATCHED)
 
 DOCUMENT: Final = ROOT / "docs" / "metrics.md"
 TABLE_START: Final = "<!-- table: written by `make docs` -->"
 TABLE_END: Final = "<!-- end of table -->"
+_STATM: Final = Path("/proc/self/statm")
 
 
 class Declared(NamedTuple):
@@ -122,15 +160,36 @@ class Histograms(Collector):
 
 
 class Watched:
-    """The two gauges of one instrument on the watch-list, bound once."""
+    """The gauges of one instrument on the watch-list. They appear with the first values."""
 
-    def __init__(self, score: Gauge, level: Gauge) -> None:
-        self._score, self._level = score, level
+    def __init__(self, gauges: Sequence[Gauge], quantiles: Gauge, symbol: str, venue: str) -> None:
+        self._gauges, self._quantiles = gauges, quantiles
+        self._labels = symbol, venue
+        self._bound: list[Gauge] = []
 
-    def set(self, score: float, level: int) -> None:
-        """Show `score`, 0 to 100, and `level`, the index into `messages.LEVELS`."""
-        self._score.set(score)
-        self._level.set(level)
+    def set(self, values: Mapping[str, float], quantiles: Sequence[float]) -> None:
+        """Show a value for each of WATCHED_NAMES, and the quantiles of the return at QUANTILE_LEVELS.
+
+        Raises
+        ------
+        KeyError
+            If a name is missing.
+        """
+        if not self._bound:
+            self._bound = [gauge.labels(*self._labels) for gauge in self._gauges]
+            self._bound += [self._quantiles.labels(*self._labels, level) for level in QUANTILE_LEVELS]
+        shown = [*(values[name] for name in WATCHED_NAMES), *quantiles]
+        for gauge, value in zip(self._bound, shown, strict=True):
+            gauge.set(value)
+
+    def remove(self) -> None:
+        """Take them away."""
+        if self._bound:
+            for gauge in self._gauges:
+                gauge.remove(*self._labels)
+            for level in QUANTILE_LEVELS:
+                self._quantiles.remove(*self._labels, level)
+            self._bound = []
 
 
 class Metrics:
@@ -157,6 +216,7 @@ class Metrics:
         self._declare_latency()
         self._declare_progress()
         self._declare_risk()
+        self._declare_models()
         self._declare_process()
 
     def _declare_flow(self) -> None:
@@ -220,20 +280,43 @@ class Metrics:
         )
 
     def _declare_risk(self) -> None:
-        self._score = self._gauge(
-            "score", "0 to 100", "Risk score of a watched instrument, 0 to 100.", "symbol", "venue"
-        )
-        self._level = self._gauge(
-            "level",
-            "0 to 3",
-            "Risk level of a watched instrument: 0 normal, 1 elevated, 2 high, 3 critical.",
+        self._watched_gauges = [self._gauge(name, unit, text, "symbol", "venue") for name, unit, text in WATCHED]
+        self._quantiles = self._gauge(
+            "return_quantile",
+            "log return",
+            "Forecast quantile of a watched instrument's log return over 60 s.",
             "symbol",
             "venue",
+            "quantile",
         )
         opened = self._counter("alerts_opened", "alerts", "Alerts that opened, by kind.", "kind")
         self._alerts_opened = {kind: opened.labels(kind) for kind in ALERT_KINDS}
         is_open = self._gauge("alerts_open", "alerts", "Alerts that are open now, by kind.", "kind")
         self._alerts_open = {kind: is_open.labels(kind) for kind in ALERT_KINDS}
+
+    def _declare_models(self) -> None:
+        self._tick_anomaly = self._histogram(
+            "tick_anomaly", "0 to 1", "Anomaly of each answered tick that is not warming.", ANOMALY_BUCKETS
+        ).of[""]
+        self._tests = self._counter(
+            "forecast_tests", "tests", "Forecasts of watched instruments held against the 60 s that followed."
+        )
+        below = self._counter(
+            "forecast_below", "tests", "Tests whose log return was below the forecast quantile.", "quantile"
+        )
+        self._below = [below.labels(level) for level in QUANTILE_LEVELS]
+        loss = self._counter(
+            "forecast_qlike",
+            "QLIKE",
+            "Sum of QLIKE over the tests, of the model and of the usual variance.",
+            "forecast",
+        )
+        self._qlike = {rival: loss.labels(rival) for rival in get_args(Rival)}
+        self._exceptions = self._counter("var_exceptions", "tests", "Tests whose loss was larger than the VaR 99 %.")
+        actions = self._counter("actions", "ticks", "Actions of the agent after the risk rules, by action.", "action")
+        self._actions = [actions.labels(action) for action in ACTIONS]
+        gated = self._counter("actions_gated", "ticks", "Actions that a risk rule overrode, by rule.", "rule")
+        self._gated = [gated.labels(gate) for gate in GATES if gate is not None]
 
     def _declare_process(self) -> None:
         self._model = self._gauge(
@@ -243,6 +326,9 @@ class Metrics:
         build.labels(__version__, platform.python_version()).set(1)
         self._gauge("start_time_seconds", "s since 1970", "When the worker started, s since the Unix epoch.").set(
             time.time()
+        )
+        self._gauge("resident_memory_bytes", "bytes", "Memory of the worker that is in RAM.").set_function(
+            resident_memory
         )
 
     def _counter(self, name: str, unit: str, text: str, *labels: str) -> Counter:
@@ -335,6 +421,42 @@ class Metrics:
         if publish_seconds is not None:
             self._stages["publish"].observe(publish_seconds)
 
+    def answered(self, anomaly: NDArray[np.float64], action: NDArray[np.int8], gate: NDArray[np.int8]) -> None:
+        """Count the answers of a chunk.
+
+        Parameters
+        ----------
+        anomaly : float64[m]
+            Of the ticks that are not warming.
+        action, gate : int8[n]
+            Indices into `messages.ACTIONS` and `messages.GATES`, of each answered tick.
+        """
+        self._tick_anomaly.observe_all(anomaly)
+        for counter, count in zip(self._actions, np.bincount(action, minlength=len(ACTIONS)).tolist(), strict=True):
+            counter.inc(count)
+        overridden = np.bincount(gate, minlength=len(GATES)).tolist()[1:]  # the first is no rule
+        for counter, count in zip(self._gated, overridden, strict=True):
+            counter.inc(count)
+
+    def tested(self, exceptions: int, below: NDArray[np.bool_], qlike: Mapping[Rival, NDArray[np.float64]]) -> None:
+        """Count forecasts that were held against what followed.
+
+        Parameters
+        ----------
+        exceptions
+            How many of them lost more than their VaR.
+        below : bool[k, 5]
+            Whether the return was below each of QUANTILE_LEVELS.
+        qlike
+            float64[k] of each rival.
+        """
+        self._tests.inc(len(below))
+        self._exceptions.inc(exceptions)
+        for counter, count in zip(self._below, below.sum(axis=0).tolist(), strict=True):
+            counter.inc(count)
+        for rival, losses in qlike.items():
+            self._qlike[rival].inc(float(losses.sum()))
+
     def committed(self) -> None:
         """Count a commit that the broker has acknowledged."""
         self._commits.inc()
@@ -361,7 +483,7 @@ class Metrics:
             return self._watched[key]
         if (self._watch and symbol not in self._watch) or len(self._watched) >= self._watch_limit:
             return None
-        watched = Watched(self._score.labels(symbol, venue), self._level.labels(symbol, venue))
+        watched = Watched(self._watched_gauges, self._quantiles, symbol, venue)
         self._watched[key] = watched
         return watched
 
@@ -380,9 +502,7 @@ class Metrics:
         for gauge in (self._lag, self._symbols):
             gauge.remove_by_labels({"partition": str(partition)})
         for key in [key for key in self._watched if key[0] == partition]:
-            del self._watched[key]
-            self._score.remove(*key[1:])
-            self._level.remove(*key[1:])
+            self._watched.pop(key).remove()
         for opened in [opened for opened in self._open if opened[0] == partition]:
             self._alerts_open[opened[1]].dec(self._open.pop(opened))
 
@@ -395,6 +515,15 @@ class Metrics:
     def exposition(self) -> tuple[bytes, str]:
         """The text that Prometheus scrapes, and the value of its header Content-Type (charset included)."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+def resident_memory() -> float:
+    """Bytes of this process that are in RAM; where /proc cannot tell, the most there have been."""
+    try:
+        return float(int(_STATM.read_text().split()[1]) * resource.getpagesize())
+    except OSError:
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return float(largest if sys.platform == "darwin" else largest * 1024)  # macOS counts bytes, others KiB
 
 
 def table() -> str:

@@ -5,29 +5,48 @@ and of the models: where the stream was cut into chunks, when it ran and on whic
 """
 
 import time
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream import decoding, explanations
+from stream import decoding, explanations, snapshots
 from stream.config import Settings
-from stream.core import actions, alerts, features, packing, risk
+from stream.core import actions, alerts, features, outcomes, packing, risk
 from stream.core.actions import ActionAnswers
 from stream.core.alerts import AlertRules
 from stream.core.digits import round_significant
 from stream.core.features import DUPLICATE, LATE, WARMING, FeatureColumns, FeatureRules, TickColumns
-from stream.core.results import FORECAST_COLUMNS, Results
+from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results, concatenate
 from stream.core.risk import RiskAnswers, RiskRules
 from stream.decoding import Chunk, Instruments, Rejected
 from stream.encoding import PackedBatch, ResultEncoder
+from stream.errors import BadMessage, WorkerFailed
 from stream.inference import Inference, Models
 from stream.messages import Alert, Contribution, Reason
 from stream.metrics import Stage
+from stream.snapshots import Captured, Stored
 
 FIRST_CAPACITY: Final = 64
 MILLISECOND: Final = 1e-3
+MAX_RULE: Final = 200  # characters of an error's text in the header of a reject
+_NO_RESULTS: Final = Results(
+    slot=np.empty(0, np.int32),
+    offset=np.empty(0, np.int64),
+    exchange_ns=np.empty(0, np.int64),
+    price=np.empty(0),
+    warming=np.empty(0, np.bool_),
+    forecast=np.empty((0, len(FORECAST_COLUMNS))),
+    risk=np.empty((0, len(RISK_COLUMNS))),
+    level=np.empty(0, np.int8),
+    action=np.empty(0, np.int8),
+    target_position=np.empty(0),
+    action_values=np.empty((0, 3)),
+    expected_reward=np.empty(0),
+    gate=np.empty(0, np.int8),
+)
 _NOTHING: Final = Inference(*(np.empty((0, width), np.float32) for width in (len(FORECAST_COLUMNS), 0, 0, 9, 9)))
 
 
@@ -40,6 +59,7 @@ class State:
         self.actions = actions.new_state(capacity)
         self.alerts = alerts.new_state(capacity)
         self.hidden = np.zeros((capacity, hidden_size), np.float32)
+        self.changed = np.zeros(capacity, np.bool_)  # since the last capture
 
     def grow(self, instruments: int) -> None:
         """Make room for so many instruments, doubling."""
@@ -50,6 +70,22 @@ class State:
             new = np.zeros((max(instruments, 2 * capacity), *old.shape[1:]), old.dtype)
             new[:capacity] = old
             setattr(self, name, new)
+
+    def copy(self, slots: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Copies of some rows of every array that results depend on."""
+        return {name: _taken(rows, slots) for name, rows in vars(self).items() if name != "changed"}
+
+    def put_back(self, slots: NDArray[Any], rows: dict[str, NDArray[Any]]) -> None:
+        """Undo what has happened to some rows since `copy`."""
+        for name, old in rows.items():
+            getattr(self, name)[slots] = old
+
+
+def _taken(rows: NDArray[Any], slots: NDArray[Any]) -> NDArray[Any]:
+    """`rows[slots]`, eight times faster for structured rows: as opaque bytes, instead of field by field."""
+    if rows.dtype.names is None:
+        return rows.take(slots, axis=0)
+    return rows.view(f"V{rows.dtype.itemsize}").take(slots).view(rows.dtype)
 
 
 class Answers(NamedTuple):
@@ -70,6 +106,15 @@ class Output(NamedTuple):
     results: Results
     late: int
     seconds: dict[Stage, float]
+    errors: Sequence[Exception] = ()  # what went wrong on our side; the ticks that did it are rejected as `internal`
+
+
+class Restored(NamedTuple):
+    """What a pipeline took from snapshots."""
+
+    instruments: int
+    without_hidden: int  # of them came without the forecaster's state: another model made it
+    next_offset: int  # all ticks of the partition below it are included
 
 
 class Pipeline:
@@ -89,6 +134,7 @@ class Pipeline:
         self.partition: Final = partition
         self.instruments: Final = Instruments(settings.worker.max_symbols)
         self.state: Final = State(models.hidden_size)
+        self._undo = np.empty(0, np.int64), dict[str, NDArray[Any]]()
         self._models = models
         self._rules = feature_rules(settings)
         self._risk_rules = RiskRules(*msgspec.structs.astuple(settings.risk))
@@ -110,14 +156,36 @@ class Pipeline:
             Messages of this partition, behind all that were processed before.
         timestamp_ms
             Time of publishing, ms since the Unix epoch; it stands in no result.
+
+        Whatever fails in here, the state is put back, and the halves of the chunk are tried, and their halves. So the
+        tick that cannot be computed is found and refused as `internal`, and all others are answered.
         """
+        self._undo = np.empty(0, np.int64), {}
+        try:
+            return self._process(chunk, timestamp_ms)
+        except MemoryError:  # smaller pieces would only hide it
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, one tick must not stop the others
+            self.state.put_back(*self._undo)
+            self._scratch = packing.new_scratch(len(self.state.hidden))
+            if len(chunk.offsets) == 1:
+                return _faulty(chunk, error)
+        middle = len(chunk.offsets) // 2
+        halves = (
+            Chunk(chunk.partition, *(column[:middle] for column in chunk[1:])),
+            Chunk(chunk.partition, *(column[middle:] for column in chunk[1:])),
+        )
+        return _joined([self.process(half, timestamp_ms) for half in halves])
+
+    def _process(self, chunk: Chunk, timestamp_ms: int) -> Output:
         clock = Stopwatch()
         ticks, row, rejected = decoding.decode(chunk, self.instruments, self._max_bytes)
+        self._prepare(ticks.slot)
         clock.lap("decode")
         answers = self.answer(ticks, clock)
         rejected += [_rejected(chunk, int(row[at]), reason, rule) for at, reason, rule in answers.refused]
-        returned = self._returned(answers.results, timestamp_ms)
         batches = self.encode(answers.results, timestamp_ms)
+        returned = self._returned(answers.results, timestamp_ms)
         clock.lap("encode")
         late = int((answers.features.verdict == LATE).sum())
         rejected.sort(key=lambda refusal: refusal.offset)
@@ -156,6 +224,54 @@ class Pipeline:
             self._encoder.add(slot, *self.instruments.names[slot])
         self._encoded = len(self.instruments)
         return self._encoder.encode(results, self.partition, timestamp_ms)
+
+    def _prepare(self, slot: NDArray[np.int32]) -> None:
+        """Make room, and keep what the ticks are about to change."""
+        self._grow()
+        self.state.changed[slot] = True
+        slots = np.flatnonzero(np.bincount(slot))
+        self._undo = slots, self.state.copy(slots)
+
+    def capture(self, next_offset: int) -> Captured:
+        """A copy of the state of the instruments that had ticks since the last capture.
+
+        Parameters
+        ----------
+        next_offset
+            Of the partition: all ticks below it are computed, and none from it on.
+        """
+        slots = np.flatnonzero(self.state.changed)
+        self.state.changed[:] = False
+        names = [self.instruments.names[slot] for slot in slots.tolist()]
+        return Captured(names, self.state.copy(slots), next_offset, self._models.names[0])
+
+    def restore(self, stored: Sequence[Stored], topic: str) -> Restored:
+        """Take up the state of snapshots, before the first tick.
+
+        Parameters
+        ----------
+        stored
+            The newest snapshot of each instrument of the partition, from `topic`.
+
+        Raises
+        ------
+        DamagedSnapshot
+            If one cannot be read.
+        WorkerFailed
+            If they are more than `worker.max_symbols`.
+        """
+        without_hidden, next_offset = 0, 0
+        for names, rows in snapshots.read(stored, topic, self.partition):
+            try:
+                slots = np.array([self.instruments.add(*name) for name in names], np.int64)
+            except BadMessage as error:
+                raise WorkerFailed(
+                    f"topic {topic}, partition {self.partition} holds {len(stored)} instruments: {error.rule}"
+                ) from None
+            self._grow()
+            without_hidden += snapshots.fill(vars(self.state), slots, rows, self._models.names[0])
+            next_offset = max(next_offset, int(rows["next_offset"].max()))
+        return Restored(len(stored), without_hidden, next_offset)
 
     def stale(self, now_ms: int) -> list[Alert]:
         """Feed alerts for instruments that have fallen silent, by the worker's clock: ticks cannot tell it."""
@@ -313,7 +429,8 @@ def compile_kernels(models: Models, settings: Settings) -> None:
     """
     pipeline = Pipeline(settings, models, 0)
     tick = b'{"symbol":"A","exchange_ns":1700000000000000000,"price":1,"size":1}'
-    pipeline.process(Chunk(0, [0, 1], [b"A", b"A"], [tick, tick]), 0)
+    output = pipeline.process(Chunk(0, [0, 1], [b"A", b"A"], [tick, tick]), 0)
+    outcomes.follow(outcomes.new_state(1), np.zeros(1, np.int32), output.results, 0)
     for kind in range(len(alerts.KINDS)):
         nothing = np.zeros(len(features.FEATURES))
         alerts.contributions(kind, nothing.astype(np.float32), nothing, pipeline._alert_rules)
@@ -341,6 +458,30 @@ def _results(
         action_values=taken.action_values,
         expected_reward=taken.expected_reward,
         gate=taken.gate,
+    )
+
+
+def _faulty(chunk: Chunk, error: Exception) -> Output:
+    """The output for a single message that cannot be computed: refused, and told as an alert that closes at once."""
+    rule = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_RULE]
+    rejected = _rejected(chunk, 0, "internal", rule)
+    alerts_ = explanations.internal(chunk.partition, rejected.offset, rejected.raw)
+    return Output([], alerts_, [rejected], _NO_RESULTS, 0, {}, [error])
+
+
+def _joined(parts: Sequence[Output]) -> Output:
+    seconds: dict[Stage, float] = {}
+    for part in parts:
+        for stage, spent in part.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent
+    return Output(
+        [batch for part in parts for batch in part.batches],
+        [alert for part in parts for alert in part.alerts],
+        [refusal for part in parts for refusal in part.rejected],
+        concatenate([part.results for part in parts]),
+        sum(part.late for part in parts),
+        seconds,
+        [error for part in parts for error in part.errors],
     )
 
 

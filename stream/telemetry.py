@@ -2,53 +2,114 @@
 
 import time
 from collections import Counter
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.core.results import RISK_COLUMNS, Results
+from stream.config import Features
+from stream.core import outcomes
+from stream.core.outcomes import Outcomes, TrafficLight
+from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results
 from stream.decoding import Instruments
 from stream.metrics import Metrics, Output, Watched
 from stream.pipeline import Output as Computed
 from stream.transport import Delivery
 
-_SCORE = RISK_COLUMNS.index("score")
+_FROM_RISK: Final = {name: RISK_COLUMNS.index(name) for name in RISK_COLUMNS}
+_FROM_FORECAST: Final = {
+    name: FORECAST_COLUMNS.index(f"{name}_60s") for name in ("expected_return", "volatility", "probability_up")
+}
+_QUANTILES: Final = slice(outcomes.QUANTILES[0], outcomes.QUANTILES[-1] + 1)
 
 
 class Scores:
-    """Last score and level of each instrument of a partition, shown once a second for those on the watch-list."""
+    """What was last answered for each instrument of a partition, shown once a second for those on the watch-list.
 
-    def __init__(self, partition: int) -> None:
+    For these, each forecast is also held against what followed.
+    """
+
+    def __init__(self, partition: int, session_gap_seconds: float = Features().session_gap_seconds) -> None:
         self._partition = partition
-        self._score: NDArray[np.float64] = np.zeros(0)
-        self._level: NDArray[np.int8] = np.zeros(0, np.int8)
+        self._session_gap_ns = int(session_gap_seconds * 1e9)
+        self._newest: dict[int, tuple[Results, int]] = {}  # slot -> results of a chunk, row
         self._watched: dict[int, Watched] = {}
         self._known = 0
+        self._row_of_slot = np.full(0, -1, np.int32)
+        self._slots: list[int] = []  # of each row of the tests
+        self._lights: list[TrafficLight] = []
+        self._tests = outcomes.new_state(0)
+        self._ended: list[Outcomes] = []
 
     def note(self, results: Results) -> None:
-        """Keep the last of each instrument in a chunk."""
+        """Keep the last of each watched instrument in a chunk."""
         if not len(results.slot):
             return
-        self._grow(int(results.slot.max()) + 1)
-        self._score[results.slot] = results.risk[:, _SCORE]  # of several ticks the last one stays
-        self._level[results.slot] = results.level
+        ended = outcomes.follow(self._tests, self._row_of_slot, results, self._session_gap_ns)
+        if len(ended.row):
+            self._ended.append(ended)
+        for row in np.flatnonzero(ended.newest >= 0).tolist():
+            self._newest[self._slots[row]] = results, int(ended.newest[row])
+        if results.slot.max() >= self._known:  # it is decided at the next `show` whether they are watched
+            new = np.flatnonzero(results.slot >= self._known)
+            self._newest.update((int(results.slot[row]), (results, row)) for row in new.tolist())
 
     def show(self, metrics: Metrics, instruments: Instruments) -> None:
         """Bring the gauges up to date."""
+        self._watch(metrics, instruments)
+        for ended in self._ended:
+            self._tell(metrics, ended)
+        self._ended.clear()
+        for slot in self._newest.keys() & self._watched.keys():
+            results, row = self._newest[slot]
+            light = self._lights[self._row_of_slot[slot]]
+            self._watched[slot].set(_values(results, row, light), results.forecast[row, _QUANTILES].tolist())
+        self._newest.clear()
+
+    def _tell(self, metrics: Metrics, ended: Outcomes) -> None:
+        for row, exception in zip(ended.row.tolist(), ended.exceptions.tolist(), strict=True):
+            self._lights[row].add(exception)
+        metrics.tested(
+            int(ended.exceptions.sum()),
+            ended.below,
+            {
+                "model": outcomes.qlike(ended.forecast_variance, ended.realized_variance),
+                "usual": outcomes.qlike(ended.usual_variance, ended.realized_variance),
+            },
+        )
+
+    def _watch(self, metrics: Metrics, instruments: Instruments) -> None:
+        """Take instruments that are new on the watch-list, while it has room."""
+        if len(instruments) == self._known:
+            return
+        rows = np.full(len(instruments), -1, np.int32)
+        rows[: self._known] = self._row_of_slot
         for slot in range(self._known, len(instruments)):
             watched = metrics.watch(self._partition, *instruments.names[slot])
             if watched is not None:
+                rows[slot] = len(self._lights)
                 self._watched[slot] = watched
+                self._lights.append(TrafficLight())
+                self._slots.append(slot)
+        self._row_of_slot = rows
         self._known = len(instruments)
-        for slot, watched in self._watched.items():
-            if slot < len(self._score):
-                watched.set(float(self._score[slot]), int(self._level[slot]))
+        self._tests = np.concatenate([self._tests, outcomes.new_state(len(self._lights) - len(self._tests))])
 
-    def _grow(self, instruments: int) -> None:
-        if instruments > len(self._score):
-            more = max(instruments, 2 * len(self._score)) - len(self._score)
-            self._score = np.concatenate([self._score, np.zeros(more)])
-            self._level = np.concatenate([self._level, np.zeros(more, np.int8)])
+
+def _values(results: Results, row: int, light: TrafficLight) -> dict[str, float]:
+    """The newest answers for an instrument, by the names of its gauges."""
+    risk, forecast = results.risk[row].tolist(), results.forecast[row].tolist()
+    return {
+        **{name: risk[column] for name, column in _FROM_RISK.items()},
+        **{name: forecast[column] for name, column in _FROM_FORECAST.items()},
+        "level": int(results.level[row]),
+        "price": float(results.price[row]),
+        "target_position": float(results.target_position[row]),
+        "expected_reward": float(results.expected_reward[row]),
+        "var_window_tests": light.tests,
+        "var_window_exceptions": light.exceptions,
+        "var_zone": light.zone,
+    }
 
 
 def note_computed(metrics: Metrics, delivery: Delivery, computed: Computed) -> None:
@@ -62,6 +123,8 @@ def note_computed(metrics: Metrics, delivery: Delivery, computed: Computed) -> N
         stages=computed.seconds,
         inference_seconds=computed.seconds.get("inference") if accepted else None,
     )
+    results = computed.results
+    metrics.answered(results.risk[~results.warming, _FROM_RISK["anomaly"]], results.action, results.gate)
     for alert in computed.alerts:
         metrics.alert(alert.partition, alert.kind, alert.state)
 

@@ -8,7 +8,18 @@ from prometheus_client import Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from stream.metrics import DOCUMENT, LATENCY_BUCKETS, PREFIX, Buckets, Metrics, table, with_table
+from stream.messages import QUANTILE_LEVELS
+from stream.metrics import (
+    DOCUMENT,
+    LATENCY_BUCKETS,
+    PREFIX,
+    WATCHED_NAMES,
+    Buckets,
+    Metrics,
+    resident_memory,
+    table,
+    with_table,
+)
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -20,6 +31,14 @@ def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], fl
 
 def read(metrics: Metrics, name: str, **labels: str) -> float | None:
     return samples(metrics).get((name, frozenset(labels.items())))
+
+
+def values(**known: float) -> dict[str, float]:
+    """A value for each gauge of a watched instrument."""
+    return dict.fromkeys(WATCHED_NAMES, 0.0) | known
+
+
+QUANTILES = (-0.002, -0.001, 0.0, 0.001, 0.002)
 
 
 def test_chunk_adds_ticks_rejects_and_stages() -> None:
@@ -124,7 +143,8 @@ def test_watch_list_by_name_takes_no_other_symbol() -> None:
     assert metrics.watch(0, "A") is None
     watched = metrics.watch(0, "B", "x")
     assert watched is not None
-    watched.set(73.5, 2)
+    assert read(metrics, "score", symbol="B", venue="x") is None  # nothing is shown before there is something
+    watched.set(values(score=73.5, level=2), QUANTILES)
     assert read(metrics, "score", symbol="B", venue="x") == 73.5
     assert read(metrics, "level", symbol="B", venue="x") == 2
     assert metrics.watch(0, "B", "y") is None  # venues come from the messages: they are bounded as well
@@ -147,7 +167,7 @@ def test_forgotten_partition_leaves_nothing_but_its_counts() -> None:
         metrics.alert(partition, "flow", "opened")
         watched = metrics.watch(partition, symbol)
         if watched:
-            watched.set(50.0, 1)
+            watched.set(values(score=50.0), QUANTILES)
     metrics.forget(0)
     metrics.forget(0)  # a second revoke is no error
     assert read(metrics, "lag_ticks", partition="0") is None
@@ -156,6 +176,7 @@ def test_forgotten_partition_leaves_nothing_but_its_counts() -> None:
     assert read(metrics, "alerts_open", kind="flow") == 1
     assert read(metrics, "alerts_opened_total", kind="flow") == 2
     assert read(metrics, "score", symbol="A", venue="") is None
+    assert not [name for name, labels in samples(metrics) if ("symbol", "A") in labels]
     assert metrics.watch(1, "B") is not None  # the place on the list is free again
 
 
@@ -227,3 +248,47 @@ def test_table_goes_between_the_marks_and_nowhere_else() -> None:
     assert table() in text
     with pytest.raises(ValueError, match="lacks the marks"):
         with_table("no marks here")
+
+
+def test_watched_instrument_shows_every_value_under_its_name() -> None:
+    metrics = Metrics()
+    watched = metrics.watch(0, "A")
+    assert watched is not None
+    shown = {name: float(number) for number, name in enumerate(WATCHED_NAMES)}
+    watched.set(shown, QUANTILES)
+    assert {name: read(metrics, name, symbol="A", venue="") for name in WATCHED_NAMES} == shown
+    for level, quantile in zip(QUANTILE_LEVELS, QUANTILES, strict=True):
+        assert read(metrics, "return_quantile", symbol="A", venue="", quantile=str(level)) == quantile
+
+
+def test_answers_count_actions_gates_and_anomaly() -> None:
+    metrics = Metrics()
+    metrics.answered(np.array([0.05, 0.995]), np.array([0, 2, 2], np.int8), np.array([0, 1, 3], np.int8))
+    assert read(metrics, "actions_total", action="short") == 1
+    assert read(metrics, "actions_total", action="flat") == 0
+    assert read(metrics, "actions_total", action="long") == 2
+    assert read(metrics, "actions_gated_total", rule="warming") == 1
+    assert read(metrics, "actions_gated_total", rule="level") == 0
+    assert read(metrics, "actions_gated_total", rule="es_limit") == 1
+    assert read(metrics, "tick_anomaly_bucket", le="0.1") == 1
+    assert read(metrics, "tick_anomaly_bucket", le="0.99") == 1
+    assert read(metrics, "tick_anomaly_bucket", le="0.999") == 2
+
+
+def test_tests_of_forecasts_are_counted() -> None:
+    metrics = Metrics()
+    below = np.array([[False, False, True, True, True], [False, False, False, True, True]])
+    metrics.tested(1, below, {"model": np.array([0.5, 0.25]), "usual": np.array([1.0, 0.0])})
+    assert read(metrics, "forecast_tests_total") == 2
+    assert read(metrics, "var_exceptions_total") == 1
+    assert read(metrics, "forecast_below_total", quantile="0.05") == 0
+    assert read(metrics, "forecast_below_total", quantile="0.5") == 1
+    assert read(metrics, "forecast_below_total", quantile="0.99") == 2
+    assert read(metrics, "forecast_qlike_total", forecast="model") == 0.75
+    assert read(metrics, "forecast_qlike_total", forecast="usual") == 1.0
+
+
+def test_resident_memory_grows_with_what_is_held() -> None:
+    before = resident_memory()
+    held = np.ones(8_000_000)  # 64 MB, touched
+    assert resident_memory() - before > 0.8 * held.nbytes
