@@ -16,6 +16,7 @@ BARS: Final = "▁▂▃▄▅▆▇█"
 HISTORY: Final = 120
 WIDE: Final = 110  # columns from which there is room for more
 MOST_ALERTS: Final = 200
+SILENT_NS: Final = 60_000_000_000  # of event time
 _BAR_WIDTH: Final = 8
 
 
@@ -25,6 +26,7 @@ class Instrument:
 
     symbol: str
     price: float
+    exchange_ns: int = 0  # of its newest tick
     prices: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))  # one a refresh
     prediction: Prediction | None = None
     risk: Risk | None = None
@@ -40,7 +42,8 @@ class View:
     elapsed: float = 0.0
     exchange_ns: int = 0  # event time
     instruments: dict[str, Instrument] = field(default_factory=dict)
-    alerts: dict[str, Alert] = field(default_factory=dict)  # newest state of each by id, the newest last
+    alerts: dict[str, Alert] = field(default_factory=dict)  # by id, as opened or last updated, the newest last
+    closed: set[str] = field(default_factory=set)  # ids of those that are over
     alerts_opened: int = 0
     ticks_a_second: float = 0.0
     results_a_second: float = 0.0
@@ -50,12 +53,17 @@ class View:
     models: dict[str, str] = field(default_factory=dict)
 
     def note(self, alert: Alert) -> None:
-        """Take a change of an alert."""
+        """Take a change of an alert; one that closes keeps the reasons it was opened for."""
         self.alerts_opened += alert.state == "opened"
-        self.alerts.pop(alert.alert_id, None)
-        self.alerts[alert.alert_id] = alert
+        if alert.state == "closed":
+            self.closed.add(alert.alert_id)
+            self.alerts.setdefault(alert.alert_id, alert)
+        else:
+            self.alerts[alert.alert_id] = alert
         if len(self.alerts) > MOST_ALERTS:
-            self.alerts.pop(next(iter(self.alerts)))
+            oldest = next(iter(self.alerts))
+            del self.alerts[oldest]
+            self.closed.discard(oldest)
 
 
 def render(view: View, width: int, height: int) -> RenderableType:
@@ -79,7 +87,7 @@ def _title(view: View, width: int) -> Text:
 
 def _instruments(view: View, width: int) -> Table:
     wide = width >= WIDE
-    spark = max(8, min(HISTORY, width - (116 if wide else 70)))
+    spark = max(8, min(HISTORY, width - (116 if wide else 72)))
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", expand=False, pad_edge=False)
     table.add_column(" symbol", no_wrap=True, min_width=15)
     table.add_column("price", justify="right", no_wrap=True, min_width=9)
@@ -95,11 +103,11 @@ def _instruments(view: View, width: int) -> Table:
     table.add_column("level", no_wrap=True, width=8)
     table.add_column("action", no_wrap=True)
     for _, instrument in sorted(view.instruments.items()):
-        table.add_row(*_row(instrument, spark, wide))
+        table.add_row(*_row(instrument, spark, wide, view.exchange_ns))
     return table
 
 
-def _row(instrument: Instrument, spark: int, wide: bool) -> list[Text]:
+def _row(instrument: Instrument, spark: int, wide: bool, now_ns: int) -> list[Text]:
     prediction, risk = instrument.prediction, instrument.risk
     cells = [
         Text(f" {safe(instrument.symbol)[:24]}", "bold"),
@@ -115,7 +123,13 @@ def _row(instrument: Instrument, spark: int, wide: bool) -> list[Text]:
         cells.append(Text(f"{risk.liquidity:.2f}"))
     elif wide:
         cells += [Text()] * 4
-    return cells + _verdict(risk, instrument.action)
+    silent = now_ns - instrument.exchange_ns
+    return cells + (_silence(silent) if silent > SILENT_NS else _verdict(risk, instrument.action))
+
+
+def _silence(silent_ns: int) -> list[Text]:
+    """A feed that has stopped says nothing about now."""
+    return [Text(f"silent {silent_ns / 1e9:.0f} s", "dim"), Text("-", "dim"), Text("-", "dim")]
 
 
 def _verdict(risk: Risk | None, action: Action | None) -> list[Text]:
@@ -149,23 +163,23 @@ def sparkline(values: list[float]) -> Text:
 def score_bar(score: float, style: str) -> Text:
     """A score of 0 to 100 as a bar and a number."""
     full = round(score / 100 * _BAR_WIDTH)
-    return Text.assemble(("━" * full, style), ("━" * (_BAR_WIDTH - full), "grey23"), (f"{score:4.0f}", style))
+    return Text.assemble(("━" * full, style), ("┄" * (_BAR_WIDTH - full), "grey50"), (f"{score:4.0f}", style))
 
 
 def _alerts_title(view: View) -> Text:
-    still = sum(alert.state != "closed" for alert in view.alerts.values())
+    still = len(view.alerts) - len(view.closed)
     return Text(f" alerts: {view.alerts_opened} opened, {still} open", "dim")
 
 
 def _alerts(view: View, width: int, room: int) -> list[Text]:
     """The newest alerts first, and lines to fill the room, so that nothing below moves."""
     newest = list(view.alerts.values())[::-1][:room]
-    return [alert_line(alert, width) for alert in newest] + [Text()] * (room - len(newest))
+    lines = [alert_line(alert, width, alert.alert_id in view.closed) for alert in newest]
+    return lines + [Text()] * (room - len(newest))
 
 
-def alert_line(alert: Alert, width: int) -> Text:
+def alert_line(alert: Alert, width: int, closed: bool = False) -> Text:
     """An alert in one line: time, symbol, kind, value against threshold, and what drove it."""
-    closed = alert.state == "closed"
     style = "dim" if closed else SEVERITY_STYLES[alert.severity]
     kind = f"{alert.kind} {safe(alert.detail)}" if alert.detail else alert.kind
     line = Text(no_wrap=True, overflow="ellipsis")

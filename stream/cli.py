@@ -183,10 +183,10 @@ def tail(
 @click.pass_context
 def demo(context: click.Context, seconds: float, broker: str, rate: float | None, summary: Path | None) -> None:
     """Broker, worker and a replay of recorded trades at once, with a live board."""
-    from stream import demo as show
+    from stream.demo import OWN_BROKERS, run
 
-    settings = _settings(context, broker=broker if broker not in show.OWN_BROKERS else None)
-    sys.exit(show.run(settings, seconds, broker, rate, summary, context.obj))
+    settings = _settings(context, broker=broker if broker not in OWN_BROKERS else None)
+    sys.exit(run(settings, seconds, broker, rate, summary, context.obj))
 
 
 @commands.command()

@@ -32,12 +32,15 @@ from stream.feeds.replay import Constant, EventClock, KafkaSink, Pace, Recorded,
 from stream.signals import stop_on_signals
 from stream.tail import record_of
 
-_OWN: Final[dict[str, type[EmbeddedBroker | KafkaBroker]]] = {"embedded": EmbeddedBroker, "kafka": KafkaBroker}
+_OWN: Final[dict[str, type[EmbeddedBroker | KafkaBroker]]] = {
+    "embedded": EmbeddedBroker,
+    "kafka": KafkaBroker,
+}
 OWN_BROKERS: Final = tuple(_OWN)
 SPEED: Final = 10.0  # 60 s of demo show ten minutes, and 60 s of warming up are over after six
 REFRESH_SECONDS: Final = 0.25
 LINE_SECONDS: Final = 5.0
-READY_SECONDS: Final = 60.0
+READY_SECONDS: Final = 180.0  # seven or so, but for a first start that compiles the kernels on a busy machine
 PATIENCE_SECONDS: Final = 15.0  # without any answer at the end before the rest is called missing
 LINGER_MS: Final = 1
 SWITCH_SECONDS: Final = 0.001  # between the turns of threads: the default, 5 ms, would be seen in the latency
@@ -242,7 +245,7 @@ class Watch:
             return  # one of those that are bad on purpose
         if key == tick.symbol.encode():
             instrument = self.view.instruments.setdefault(tick.symbol, Instrument(tick.symbol, tick.price))
-            instrument.price = tick.price
+            instrument.price, instrument.exchange_ns = tick.price, tick.exchange_ns
             instrument.prices.append(tick.price)
 
     def _update_results(self, key: bytes, instrument: Instrument) -> None:
@@ -318,7 +321,8 @@ def _with_broker(stack: contextlib.ExitStack, settings: Settings, broker: str, c
     """Settings whose broker runs and has our topics."""
     if broker in OWN_BROKERS:
         console.print(f"starting {'the embedded broker' if broker == 'embedded' else 'Kafka'} ...", style="dim")
-        own: EmbeddedBroker | KafkaBroker = stack.enter_context(_OWN[broker]())
+        own = _OWN[broker]()
+        stack.enter_context(own)
         settings = msgspec.structs.replace(settings, broker=own.address)
     if clients.is_embedded(settings.broker):
         topics.require_topics(settings)  # asking makes them
@@ -535,7 +539,7 @@ def in_words(found: Summary) -> str:
         f"  predictions {found.predictions:,}, risk {found.risk:,}, actions {found.actions:,}; "
         f"missing {found.missing:,}, duplicates {found.duplicates:,}\n"
         f"  latency_ms p50 {found.latency_ms['p50']:.1f}, p99 {found.latency_ms['p99']:.1f} "
-        "(from sending a tick to its third result being here)\n"
+        "(from sending a tick to its last result)\n"
         f"  alerts_opened {found.alerts_opened:,}\n"
         f"  models {models}"
     )
