@@ -46,3 +46,7 @@ class PublishFailed(TapewatchError):
 
 class WorkerFailed(TapewatchError):
     """The worker met something it must not pass over, and stopped; ticks from there on are not committed."""
+
+
+class DamagedSnapshot(TapewatchError):
+    """The state of an instrument cannot be read: the worker stops, for starting cold would go unseen."""

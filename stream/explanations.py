@@ -6,9 +6,11 @@ instrument's own normal (occlusion). It is computed only when an alert opens.
 
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream import messages
 from stream.core import alerts
 from stream.core.alerts import AlertRules
 from stream.core.features import CONTEXT, FEATURES, WINDOW_COLUMNS
@@ -81,6 +83,31 @@ def stale(
         else [],
         detail="stale",
     )
+
+
+def internal(partition: int, offset: int, raw: bytes) -> list[Alert]:
+    """The records for a message that we could not compute, whose fault it need not be: opened and closed at once."""
+    try:
+        tick = messages.decode_tick(raw)
+        symbol, venue, exchange_ns = tick.symbol, tick.venue, tick.exchange_ns
+    except messages.DECODE_ERRORS:
+        symbol, venue, exchange_ns = "?", "", messages.MIN_EXCHANGE_NS
+    opened = Alert(
+        alert_id=alert_id(symbol, venue, "feed-internal", partition, offset),
+        symbol=symbol,
+        venue=venue,
+        kind="feed",
+        severity="critical",
+        state="opened",
+        partition=partition,
+        offset=offset,
+        exchange_ns=exchange_ns,
+        value=1.0,
+        threshold=1.0,
+        reasons=[Contribution("internal", 1.0, 1.0)],
+        detail="internal",
+    )
+    return [opened, msgspec.structs.replace(opened, state="closed", reasons=[])]
 
 
 def alert_id(symbol: str, venue: str, kind: str, partition: int, opened_offset: int) -> str:

@@ -171,7 +171,7 @@ class Alert(msgspec.Struct, frozen=True):
     value: float
     threshold: float
     reasons: list[Contribution]
-    detail: Annotated[str, Meta(description="feed alerts: stale, late, gapped, duplicated, band")] = ""
+    detail: Annotated[str, Meta(description="feed alerts: stale, late, gapped, duplicated, band, internal")] = ""
 
 
 def exchange_ns_rule(value: int) -> str:

@@ -171,10 +171,7 @@ class Pipeline:
             if len(chunk.offsets) == 1:
                 return _faulty(chunk, error)
         middle = len(chunk.offsets) // 2
-        halves = (
-            Chunk(chunk.partition, *(column[:middle] for column in chunk[1:])),
-            Chunk(chunk.partition, *(column[middle:] for column in chunk[1:])),
-        )
+        halves = _part(chunk, slice(None, middle)), _part(chunk, slice(middle, None))
         return _joined([self.process(half, timestamp_ms) for half in halves])
 
     def _process(self, chunk: Chunk, timestamp_ms: int) -> Output:
@@ -459,6 +456,10 @@ def _results(
         expected_reward=taken.expected_reward,
         gate=taken.gate,
     )
+
+
+def _part(chunk: Chunk, rows: slice) -> Chunk:
+    return Chunk(chunk.partition, chunk.offsets[rows], chunk.keys[rows], chunk.values[rows])
 
 
 def _faulty(chunk: Chunk, error: Exception) -> Output:

@@ -1,0 +1,260 @@
+"""Snapshots: the state of one instrument as bytes, with its version and checksum, readable by the next release.
+
+A snapshot is what the results of an instrument's further ticks depend on, and the offset that it includes: all ticks of
+the partition below `next_offset`. Its layout is written down here, field by field, apart from the arrays that the
+worker computes with, so that those may change: reading copies by name, a field that is new stays as in a fresh
+instrument, one that is gone is dropped. A changed layout gets a number of its own, and old numbers stay readable.
+
+A layout, all little-endian, without padding: `magic`, `version`, `hidden_size`, `next_offset`, `forecaster`, then the
+parts of the state with the part's name before each field, `hidden`, and `crc`, a CRC-32C of everything before it.
+
+Measured by `python -m tests.benchmark.snapshots`: see docs/reliability/README.md.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from google_crc32c import value as crc32c
+from numpy.typing import NDArray
+
+from stream.core.features import WINDOW
+from stream.errors import DamagedSnapshot
+
+MAGIC: Final = b"TS"
+VERSION: Final = 1
+"""The layout that is written."""
+
+PARTS: Final = ("features", "risk", "actions", "alerts")
+
+Field = tuple[str, str, tuple[int, ...]]
+
+# Never change a layout that was released: add the next one. What an int8 holds is one here, whatever the kernels use.
+# Of the mirrored window only the first half is kept.
+_LAYOUT_1: Final[dict[str, list[Field]]] = {
+    "features": [
+        ("ticks", "<i8", ()),
+        ("last_ns", "<i8", ()),
+        ("prior_ns", "<i8", ()),
+        ("active_seconds", "<f8", ()),
+        ("price", "<f8", ()),
+        ("log_price", "<f8", ()),
+        ("log_high", "<f8", ()),
+        ("last_return", "<f8", ()),
+        ("side", "i1", ()),
+        ("unseen", "<f8", (5,)),
+        ("trades", "<f8", (5,)),
+        ("volume", "<f8", (5,)),
+        ("signed_volume", "<f8", (5,)),
+        ("squared_return", "<f8", (5,)),
+        ("absolute_return", "<f8", (5,)),
+        ("return_product", "<f8", (5,)),
+        ("grid_square", "<f8", (5,)),
+        ("coarse_square", "<f8", (5,)),
+        ("mean_log_price", "<f8", (5,)),
+        ("rush_buy", "<f8", ()),
+        ("rush_sell", "<f8", ()),
+        ("rush_ns", "<i8", ()),
+        ("rush_side", "i1", ()),
+        ("rush_trades", "<i4", ()),
+        ("grid_second", "<i8", ()),
+        ("grid_log_price", "<f8", ()),
+        ("coarse_second", "<i8", ()),
+        ("coarse_log_price", "<f8", ()),
+        ("faults", "<f8", (3,)),
+        ("band_count", "<i4", ()),
+        ("band_log_price", "<f8", ()),
+        ("clock_count", "<i4", ()),
+        ("clock_ns", "<i8", ()),
+        ("highest_trade_id", "<i8", ()),
+        ("trade_id_next", "<u2", ()),
+        ("trade_ids", "<i8", (128,)),
+        ("window_next", "<u2", ()),
+        ("window", "<f4", (32, 3)),
+    ],
+    "risk": [("started", "?", ()), ("score", "<f8", ()), ("level", "i1", ())],
+    "actions": [("held", "?", ()), ("position", "i1", ())],
+    "alerts": [
+        ("started", "?", ()),
+        ("anomaly", "<f8", ()),
+        ("normal", "<f8", (30,)),
+        ("clock", "<f8", ()),
+        ("open", "i1", (7,)),
+        ("severity", "i1", (7,)),
+        ("opened_offset", "<i8", (7,)),
+        ("published", "<f8", (7,)),
+        ("calm_since", "<f8", (7,)),
+        ("detail", "i1", ()),
+    ],
+}
+_LAYOUTS: Final = {1: _LAYOUT_1}
+
+_HEAD: Final = np.dtype([("magic", "S2"), ("version", "<u2"), ("hidden_size", "<u2")])
+_CRC_BYTES: Final = 4
+_SEPARATOR: Final = "\0"  # cannot be printed, so it stands in no symbol and no venue
+
+Instrument = tuple[str, str]
+
+
+class Captured(NamedTuple):
+    """A copy of the state of some instruments at one moment."""
+
+    names: Sequence[Instrument]  # [n] symbol, venue
+    state: Mapping[str, NDArray[Any]]  # each of PARTS and `hidden`: [n] rows
+    next_offset: int  # all ticks of the partition below it are included
+    forecaster: str  # name@version of the model that made `hidden`
+
+
+class Stored(NamedTuple):
+    """A record of the topic of snapshots."""
+
+    key: bytes
+    value: bytes
+    offset: int
+
+
+class Table(NamedTuple):
+    """Snapshots of one layout, checked."""
+
+    names: list[Instrument]
+    rows: NDArray[np.void]
+
+
+@cache
+def layout(version: int, hidden_size: int) -> np.dtype[np.void]:
+    """The bytes of a snapshot with its fields; KeyError for a version that is not known."""
+    fields: list[Any] = [
+        *((name, _HEAD.fields[name][0]) for name in _HEAD.names or () if _HEAD.fields),
+        ("next_offset", "<i8"),
+        ("forecaster", "<u8"),
+    ]
+    for part, its_fields in _LAYOUTS[version].items():
+        fields += [(f"{part}.{name}", kind, shape) for name, kind, shape in its_fields]
+    return np.dtype([*fields, ("hidden", "<f4", (hidden_size,)), ("crc", "<u4")])
+
+
+def fingerprint(model: str) -> int:
+    """A model's name@version as 64 bits, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(model.encode(), digest_size=8).digest(), "little")
+
+
+def key(symbol: str, venue: str) -> bytes:
+    """Key of an instrument's snapshots."""
+    return f"{symbol}{_SEPARATOR}{venue}".encode()
+
+
+def write(captured: Captured, first: int = 0, last: int | None = None) -> list[tuple[bytes, bytes]]:
+    """Key and value of the snapshots of the instruments `first` to `last`, not included.
+
+    A caller that must not stall takes them piece by piece.
+    """
+    piece = slice(first, last)
+    names = captured.names[piece]
+    hidden = captured.state["hidden"][piece]
+    rows = np.zeros(len(names), layout(VERSION, hidden.shape[1]))
+    rows["magic"], rows["version"], rows["hidden_size"] = MAGIC, VERSION, hidden.shape[1]
+    rows["next_offset"], rows["forecaster"] = captured.next_offset, fingerprint(captured.forecaster)
+    rows["hidden"] = hidden
+    for part in PARTS:
+        state = captured.state[part][piece]
+        for name, _, shape in _LAYOUTS[VERSION][part]:
+            rows[f"{part}.{name}"] = state[name][:, : shape[0]] if name == "window" else state[name]
+    raw, size = rows.tobytes(), rows.dtype.itemsize
+    return [
+        (key(*name), _sealed(raw[at : at + size])) for name, at in zip(names, range(0, len(raw), size), strict=True)
+    ]
+
+
+def _sealed(raw: bytes) -> bytes:
+    body = raw[:-_CRC_BYTES]
+    crc: int = crc32c(body)
+    return body + crc.to_bytes(_CRC_BYTES, "little")
+
+
+def read(stored: Sequence[Stored], topic: str, partition: int) -> list[Table]:
+    """Check snapshots and lay them out, one table for each layout among them.
+
+    Raises
+    ------
+    DamagedSnapshot
+        Naming topic, partition, offset and instrument, if one is damaged or of a layout not known here.
+    """
+    groups: dict[tuple[int, int], list[Stored]] = {}
+    for each in stored:
+        groups.setdefault(_check(each, topic, partition), []).append(each)
+    return [
+        Table([_instrument(each.key) for each in group], np.frombuffer(b"".join(each.value for each in group), kind))
+        for (version, hidden_size), group in groups.items()
+        for kind in [layout(version, hidden_size)]
+    ]
+
+
+def _check(stored: Stored, topic: str, partition: int) -> tuple[int, int]:
+    """Version and size of the hidden state of a sound snapshot."""
+    value = stored.value
+    if len(value) < _HEAD.itemsize + _CRC_BYTES or value[:2] != MAGIC:
+        raise _damaged(stored, topic, partition, "this is no snapshot of Tapewatch")
+    body, crc = value[:-_CRC_BYTES], int.from_bytes(value[-_CRC_BYTES:], "little")
+    if crc32c(body) != crc:
+        raise _damaged(stored, topic, partition, "its checksum does not match its content")
+    head = np.frombuffer(value, _HEAD, 1)[0]
+    version, hidden_size = int(head["version"]), int(head["hidden_size"])
+    if version not in _LAYOUTS:
+        raise _damaged(stored, topic, partition, f"its layout {version} is newer than {VERSION}, the newest known here")
+    if len(value) != layout(version, hidden_size).itemsize:
+        raise _damaged(stored, topic, partition, f"it has {len(value)} bytes, which is not what its layout has")
+    return version, hidden_size
+
+
+def _damaged(stored: Stored, topic: str, partition: int, why: str) -> DamagedSnapshot:
+    symbol, _, venue = stored.key.decode(errors="replace").partition(_SEPARATOR)
+    return DamagedSnapshot(
+        f"the snapshot of {symbol}{'@' if venue else ''}{venue} in topic {topic}, partition {partition}, offset "
+        f"{stored.offset} cannot be used: {why}; restore the topic, run the release that wrote it, or, to start cold, "
+        "name another topic in topics.state"
+    )
+
+
+def _instrument(stored_key: bytes) -> Instrument:
+    symbol, _, venue = stored_key.decode().partition(_SEPARATOR)
+    return symbol, venue
+
+
+def fill(state: Mapping[str, NDArray[Any]], slots: NDArray[np.int64], rows: NDArray[np.void], forecaster: str) -> int:
+    """Copy snapshots into the rows `slots` of a state, whose fields they do not have stay as they are.
+
+    The hidden state makes sense to the model that made it only: where that was another, it is left alone.
+
+    Returns
+    -------
+    int
+        How many instruments came without their hidden state.
+    """
+    names = set(rows.dtype.names or ())
+    for part in PARTS:
+        for name in state[part].dtype.names or ():
+            if f"{part}.{name}" in names:
+                _copy(state[part][name], slots, rows[f"{part}.{name}"], name == "window")
+    hidden = state["hidden"]
+    fits = rows["forecaster"] == fingerprint(forecaster)
+    if rows["hidden"].shape[1] != hidden.shape[1]:
+        fits[:] = False
+    else:
+        hidden[slots[fits]] = rows["hidden"][fits]
+    return int(len(rows) - fits.sum())
+
+
+def _copy(into: NDArray[Any], slots: NDArray[np.int64], values: NDArray[Any], is_window: bool) -> None:
+    if is_window:  # the kernel keeps each row twice
+        into[slots] = np.concatenate([values, values], axis=1)
+        assert into.shape[1] == 2 * WINDOW
+    else:
+        into[slots] = values
+
+
+def pieces(captured: Captured, instruments: int = 256) -> Iterator[list[tuple[bytes, bytes]]]:
+    """`write` in pieces of so many instruments."""
+    for first in range(0, len(captured.names), instruments):
+        yield write(captured, first, first + instruments)

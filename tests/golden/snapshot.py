@@ -1,0 +1,49 @@
+"""Snapshots of the first layout, kept for ever: `python -m tests.golden.snapshot` wrote them, once.
+
+The file holds, for each snapshot, the lengths of key and value (two little-endian int32), then both.
+"""
+
+import struct
+from pathlib import Path
+from typing import Final, cast
+
+from stream import snapshots
+from stream.config import Settings
+from stream.inference import Models
+from stream.pipeline import Pipeline
+from stream.snapshots import Stored
+from tests.fakes import FakeModels
+from tests.ticks import SECOND, START_NS, chunk, message
+
+FILE: Final = Path(__file__).parent / "snapshot_v1.bin"
+TICKS: Final = 100
+_LENGTHS: Final = struct.Struct("<ii")
+
+
+def read(file: Path) -> list[Stored]:
+    """The snapshots of a file, as if they lay on a topic from offset 0 on."""
+    raw, at, found = file.read_bytes(), 0, list[Stored]()
+    while at < len(raw):
+        key, value = _LENGTHS.unpack_from(raw, at)
+        at += _LENGTHS.size
+        found.append(Stored(raw[at : at + key], raw[at + key : at + key + value], len(found)))
+        at += key + value
+    return found
+
+
+def write(file: Path) -> None:
+    """Two instruments after 50 ticks each."""
+    pipeline = Pipeline(Settings(), cast(Models, FakeModels()), 0)
+    symbols = [("A", "", 100.0), ("B", "VENUE", 200.0)]
+    for k in range(TICKS):
+        symbol, venue, price = symbols[k % 2]
+        tick = message(
+            symbol=symbol, venue=venue, exchange_ns=START_NS + k * SECOND, price=price + (k // 2 % 8) * price / 200
+        )
+        pipeline.process(chunk([tick], [symbol.encode()], first=k), 0)
+    records = snapshots.write(pipeline.capture(TICKS))
+    file.write_bytes(b"".join(_LENGTHS.pack(len(key), len(value)) + key + value for key, value in records))
+
+
+if __name__ == "__main__":
+    write(FILE)
