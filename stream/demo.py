@@ -42,7 +42,6 @@ REFRESH_SECONDS: Final = 0.25
 LINE_SECONDS: Final = 5.0
 READY_SECONDS: Final = 180.0  # seven or so, but for a first start that compiles the kernels on a busy machine
 PATIENCE_SECONDS: Final = 15.0  # without any answer at the end before the rest is called missing
-LINGER_MS: Final = 1
 SWITCH_SECONDS: Final = 0.001  # between the turns of threads: the default, 5 ms, would be seen in the latency
 
 
@@ -163,7 +162,7 @@ class Feed(threading.Thread):
         """Connect; raises BrokerUnreachable."""
         super().__init__(daemon=True, name="feed")
         self._ticks = sample.bundled()
-        self._sink = KafkaSink(settings.broker, settings.topics.ticks, linger_ms=LINGER_MS)
+        self._sink = KafkaSink(settings.broker, settings.topics.ticks)
         self._pace = pace
         self._accounts = accounts
         self._newest = newest.values["ticks"]
@@ -188,7 +187,9 @@ class Feed(threading.Thread):
     def stop(self) -> None:
         """Send no more, and wait until all that was sent is delivered."""
         self._stop_event.set()
-        if self.is_alive():
+        if self.ident is None:  # never started
+            self._sink.close()
+        else:
             self.join()
 
     def send(self, key: bytes | None, value: bytes) -> None:
@@ -490,7 +491,10 @@ def _ready(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except urllib.error.HTTPError as error:  # it is there and says that it is not ready
+        error.close()
+        return False
+    except OSError:
         return False
 
 

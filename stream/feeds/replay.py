@@ -35,6 +35,9 @@ DELIVERY_SECONDS: Final = 30.0
 # MARK_EVERY messages (some 20 MB of ticks) are on their way.
 MARKS: Final = 32
 MARK_EVERY: Final = 4096
+# The embedded broker hands over one produced batch a partition and fetch: where each tick is a batch of its own, a
+# consumer gets a thousand a second, and less on a busy machine.
+EMBEDDED_LINGER_MS: Final = 20
 PRODUCER_OPTIONS: Final[dict[str, Any]] = {
     "linger_ms": 2,
     "batch_size": 262_144,
@@ -290,7 +293,8 @@ class KafkaSink:
 
     def __init__(self, broker: str, topic: str, **options: Any) -> None:
         """Connect, with options of kafka-python's producer beside PRODUCER_OPTIONS; raises BrokerUnreachable."""
-        self._producer = clients.producer(broker, **PRODUCER_OPTIONS | options)
+        linger = {"linger_ms": EMBEDDED_LINGER_MS} if clients.is_embedded(broker) else {}
+        self._producer = clients.producer(broker, **PRODUCER_OPTIONS | linger | options)
         self._broker = broker
         self._topic = topic
         self._sent = 0
