@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from rich.console import Console
 from rich.live import Live
 
@@ -41,6 +41,7 @@ SPEED: Final = 10.0  # 60 s of demo show ten minutes, and 60 s of warming up are
 REFRESH_SECONDS: Final = 0.25
 LINE_SECONDS: Final = 5.0
 READY_SECONDS: Final = 180.0  # seven or so, but for a first start that compiles the kernels on a busy machine
+LEADER_SECONDS: Final = 10.0
 PATIENCE_SECONDS: Final = 15.0  # without any answer at the end before the rest is called missing
 SWITCH_SECONDS: Final = 0.001  # between the turns of threads: the default, 5 ms, would be seen in the latency
 
@@ -151,8 +152,15 @@ class Results(threading.Thread):
 
 
 def _watermark(consumer: Any, topic: str, partition: int) -> int:
-    _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-    return int(end)
+    """The end of a partition; a topic just made may have no leader yet."""
+    end = time.monotonic() + LEADER_SECONDS
+    while True:
+        try:
+            return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=LEADER_SECONDS)[1])
+        except KafkaException as error:
+            if time.monotonic() > end:
+                raise TapewatchError(f"cannot read from topic {topic}: {error.args[0].str()}") from None
+            time.sleep(0.05)
 
 
 class Feed(threading.Thread):
@@ -505,7 +513,7 @@ def _begin_at_the_end(settings: Settings) -> None:
     try:
         count = topics.partitions_of(settings.broker, [name])[name]
         ends = [TopicPartition(name, partition, _watermark(group, name, partition)) for partition in range(count)]
-        group.commit(offsets=[end for end in ends if end.offset > 0] or ends, asynchronous=False)
+        group.commit(offsets=ends, asynchronous=False)
     finally:
         group.close()
 
