@@ -153,3 +153,13 @@ def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:
         else:
             merged[key] = {"shipped": value, "mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
     return merged
+
+
+def worse_than_ewma(report: dict[str, Any]) -> list[str]:
+    """Files and horizons on which a report's QLIKE is not lower than EWMA's, as the card lists them."""
+    return [
+        f"{file} {horizon}"
+        for file, horizons in report.items()
+        for horizon, numbers in horizons.items()
+        if numbers["qlike"] >= numbers["qlike_ewma"]
+    ]

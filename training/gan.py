@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from stream.core.features import INDEX, WINDOW, WINDOW_COLUMNS
 from training import data
-from training.normalise import LEVELS, USUAL_RATE, Normalise, inverse_volatility, moments, signed_root
+from training.normalise import INPUTS, USUAL_RATE, Normalise, inverse_volatility, moments, signed_root
 
 CONDITIONS: Final = (
     "log_grid_variance_60s",
@@ -42,11 +42,14 @@ REGIME: Final = (
 )
 """Slow features, that a fault of a few trades does not move."""
 TAIL: Final = 0.99
-LEAST_STEP: Final = 0.05
+MOST_LOG_STEP: Final = 4.0
 CLIP: Final = 8.0  # roots of standard deviations: 64 of them
 RETURN, GAP, SIZE = range(3)
-_CONDITIONS: Final = [LEVELS.index(name) for name in CONDITIONS]
-_REGIME: Final = [LEVELS.index(name) for name in REGIME]
+
+
+def _pick(names: tuple[str, ...]) -> Tensor:
+    """Matrix that picks inputs of the networks: float32[len(INPUTS), len(names)]."""
+    return torch.eye(len(INPUTS))[:, [INPUTS.index(name) for name in names]]
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -74,11 +77,15 @@ class Critic(nn.Module):
     factor: Tensor
     by_rate: Tensor
     shift: Tensor
+    conditions: Tensor
+    regimes: Tensor
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.normalise = Normalise()
         entries = WINDOW * len(WINDOW_COLUMNS)
+        self.register_buffer("conditions", _pick(CONDITIONS))
+        self.register_buffer("regimes", _pick(REGIME))
         # In the flat window every third entry is a return. These make of the volatility and the usual rate what each
         # entry is multiplied by and what is added to it.
         channel = torch.arange(entries) % len(WINDOW_COLUMNS)
@@ -90,7 +97,8 @@ class Critic(nn.Module):
         self.second = nn.Linear(settings.hidden, settings.hidden)
         self.out = nn.Linear(settings.hidden, 1)
         # Middle and upper tail of normal scores in a regime: see `fit_regimes`.
-        self.regime = nn.Sequential(nn.Linear(len(REGIME), 16), nn.ReLU(), nn.Linear(16, 2))
+        self.regime_first = nn.Linear(len(REGIME), 16)
+        self.regime_last = nn.Linear(16, 2)
 
     def fit(self, features: Tensor, window: Tensor) -> None:
         """Take means and deviations of each channel over the training part; `normalise` is fitted already."""
@@ -109,11 +117,9 @@ class Critic(nn.Module):
 
     def condition(self, features: Tensor) -> Tensor:
         """The recent scale: float32[n, len(CONDITIONS)]."""
-        return self._inputs(features, _CONDITIONS)
-
-    def _inputs(self, features: Tensor, picked: list[int]) -> Tensor:
-        n = self.normalise
-        return torch.clamp(torch.addmm(n.shift[picked], features, n.levels[:, picked]), -6.0, 6.0)
+        # The joined graph has the inputs already, for the forecaster: to pick some is one product.
+        inputs: Tensor = self.normalise(features)
+        return inputs @ self.conditions
 
     def standard(self, features: Tensor, window: Tensor) -> Tensor:
         """The window as the critic and the generator know it: float32[n, WINDOW * 3]."""
@@ -130,15 +136,16 @@ class Critic(nn.Module):
         return distance
 
     def usual(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Middle of the distances in this regime, and the way from it to the upper tail: float32[n, 1] each."""
-        raw = self.regime(self._inputs(features, _REGIME))
-        step = raw[:, 1:2]
-        return raw[:, 0:1], LEAST_STEP + step + torch.sqrt(step * step + 1.0)
+        """Middle of the distances in this regime, and one over the way from it to the upper tail: float32[n, 1]."""
+        first, last = self.regime_first, self.regime_last
+        hidden = torch.relu(nn.functional.linear(self.normalise(features), first.weight @ self.regimes.T, first.bias))
+        raw = last(hidden)
+        return raw[:, 0:1], torch.exp(torch.clamp(raw[:, 1:2], -MOST_LOG_STEP, MOST_LOG_STEP))
 
     def forward(self, features: Tensor, window: Tensor) -> Tensor:
         distance = self.distance(self.standard(features, window), self.condition(features))
-        middle, step = self.usual(features)
-        return (distance - middle) / step
+        middle, inverse_step = self.usual(features)
+        return (distance - middle) * inverse_step
 
 
 class RecurrentGenerator(nn.Module):
@@ -295,12 +302,12 @@ def fit_regimes(critic: Critic, windows: Windows, settings: Settings) -> None:
         distance = critic.distance(
             critic.standard(windows.features, windows.window), critic.condition(windows.features)
         )
-    optimizer = torch.optim.Adam(critic.regime.parameters(), 5e-3)
+    optimizer = torch.optim.Adam((*critic.regime_first.parameters(), *critic.regime_last.parameters()), 5e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.regime_rounds, 1e-4)
     for _ in range(settings.regime_rounds):
         rows = torch.randint(len(distance), (4096,), generator=chance)
-        middle, step = critic.usual(windows.features[rows])
-        loss = _pinball(distance[rows] - middle, 0.5) + _pinball(distance[rows] - middle - step, TAIL)
+        middle, inverse_step = critic.usual(windows.features[rows])
+        loss = _pinball(distance[rows] - middle, 0.5) + _pinball(distance[rows] - middle - 1.0 / inverse_step, TAIL)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

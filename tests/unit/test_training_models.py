@@ -171,6 +171,12 @@ def test_evaluation_reports_finite_numbers_for_each_horizon() -> None:
         assert list(numbers["coverage"].values()) == sorted(numbers["coverage"].values())
 
 
+def test_report_names_where_the_forecaster_loses() -> None:
+    better, worse = {"qlike": -2.0, "qlike_ewma": -1.0}, {"qlike": -1.0, "qlike_ewma": -2.0}
+    report = {"a": {"10s": better, "60s": worse}, "b": {"10s": worse}}
+    assert evaluation.worse_than_ewma(report) == ["a 60s", "b 10s"]
+
+
 def test_summary_of_seeds_gives_mean_and_spread() -> None:
     reports: list[dict[str, Any]] = [{"a": {"loss": x, "ticks": 3}} for x in (1.0, 2.0, 3.0)]
     assert evaluation.summarise(reports) == {"a": {"loss": {"shipped": 1.0, "mean": 2.0, "sd": 1.0}, "ticks": 3}}
