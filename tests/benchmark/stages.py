@@ -49,7 +49,7 @@ def _run(pipeline: Pipeline, tape: Tape, size: int, ticks: int) -> dict[str, flo
     taken = []
     for first in range(0, ticks - size + 1, size):
         part = slice(first, first + size)
-        chunk = Chunk(0, range(first, first + size), tape.keys[part], tape.values[part])
+        chunk = Chunk(0, list(range(first, first + size)), tape.keys[part], tape.values[part])
         seconds = pipeline.process(chunk, 0).seconds
         taken.append([seconds[stage] for stage in STAGES])
     warm = np.array(taken[len(taken) // 10 :]) * MICROSECONDS / size

@@ -78,15 +78,10 @@ class Stand:
         `ticks` names a filled topic to read instead of an empty one.
         """
         tag = f"run{next(self._numbers)}"
-        names = Topics(
-            ticks=ticks or f"{tag}.ticks",
-            predictions=f"{tag}.predictions",
-            risk=f"{tag}.risk",
-            actions=f"{tag}.actions",
-            alerts=f"{tag}.alerts",
-            rejected=f"{tag}.rejected",
-            partitions=partitions,
-        )
+        own = {
+            role: f"{tag}.{role}" for role, name in msgspec.structs.asdict(Topics()).items() if isinstance(name, str)
+        }
+        names = msgspec.convert(own | {"ticks": ticks or own["ticks"], "partitions": partitions}, Topics)
         settings = Settings(broker=self.broker, topics=names, worker=Worker(group=tag, port=0))
         topics.create(settings)
         try:
