@@ -1,10 +1,13 @@
 """The live board of `tapewatch demo`: what is known of each symbol, drawn into a terminal of any size from 80x24."""
 
+import io
+import re
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from rich.console import Group, RenderableType
+import msgspec
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -53,13 +56,15 @@ class View:
     models: dict[str, str] = field(default_factory=dict)
 
     def note(self, alert: Alert) -> None:
-        """Take a change of an alert; one that closes keeps the reasons it was opened for."""
+        """Take a change of an alert; one that is updated or closes keeps the reasons it was opened for."""
         self.alerts_opened += alert.state == "opened"
         if alert.state == "closed":
             self.closed.add(alert.alert_id)
             self.alerts.setdefault(alert.alert_id, alert)
         else:
-            self.alerts[alert.alert_id] = alert
+            before = self.alerts.get(alert.alert_id, alert)
+            reasons_known = alert.reasons or before.reasons
+            self.alerts[alert.alert_id] = msgspec.structs.replace(alert, reasons=reasons_known)
         if len(self.alerts) > MOST_ALERTS:
             oldest = next(iter(self.alerts))
             del self.alerts[oldest]
@@ -211,6 +216,14 @@ def _health(view: View) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     line.append(f" lag {view.open:,} ticks  latency p50 {view.latency.p50:.1f} ms  p99 {view.latency.p99:.1f} ms")
     return line.append(f"  {' '.join(view.models.values())}", "dim")
+
+
+def picture(view: View, width: int = 100, height: int = 30) -> str:
+    """The board as SVG, with no font fetched from anywhere."""
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(render(view, width, height))
+    drawn = console.export_svg(title="tapewatch demo", unique_id="board")
+    return re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
 
 
 def plain(view: View) -> str:

@@ -180,13 +180,21 @@ def tail(
 )
 @click.option("--rate", type=positive, metavar="N", help="Ticks a second; by default the recorded time, speeded up.")
 @click.option("--summary", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Also as JSON.")
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Last board, SVG.")
 @click.pass_context
-def demo(context: click.Context, seconds: float, broker: str, rate: float | None, summary: Path | None) -> None:
+def demo(
+    context: click.Context,
+    seconds: float,
+    broker: str,
+    rate: float | None,
+    summary: Path | None,
+    picture: Path | None,
+) -> None:
     """Broker, worker and a replay of recorded trades at once, with a live board."""
     from stream.demo import OWN_BROKERS, run
 
     settings = _settings(context, broker=broker if broker not in OWN_BROKERS else None)
-    sys.exit(run(settings, seconds, broker, rate, summary, context.obj))
+    sys.exit(run(settings, seconds, broker, rate, summary, picture, context.obj))
 
 
 @commands.command()

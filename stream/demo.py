@@ -276,6 +276,7 @@ def run(
     broker: str = "embedded",
     rate: float | None = None,
     summary: Path | None = None,
+    picture: Path | None = None,
     config: Path | None = None,
     worker: Callable[[Settings, int], list[str]] | None = None,
 ) -> int:
@@ -293,6 +294,8 @@ def run(
         Ticks a second; if None, the recorded time, SPEED times as fast.
     summary
         Where to write the summary as JSON.
+    picture
+        Where to write the last board as SVG.
     config
         The file of settings, for the worker.
     worker
@@ -312,18 +315,20 @@ def run(
         show = Show(stack, settings, seconds, rate, command, console)
         show.start(stop)
         show.watch(stop)
+        if picture is not None:
+            _write(picture, board.picture(show.view).encode())
         found = show.finish()
     console.print(in_words(found))
     if summary is not None:
-        _write(summary, found)
+        _write(summary, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     return 0 if _complete(found) else 1
 
 
-def _write(summary: Path, found: Summary) -> None:
+def _write(file: Path, content: bytes) -> None:
     try:
-        summary.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        file.write_bytes(content)
     except OSError as error:
-        raise TapewatchError(f"cannot write the summary to {summary}: {error.strerror}") from None
+        raise TapewatchError(f"cannot write {file}: {error.strerror}") from None
 
 
 def _with_broker(stack: contextlib.ExitStack, settings: Settings, broker: str, console: Console) -> Settings:
@@ -413,6 +418,11 @@ class Show:
         self._results.start()
         self._feed.start()
         self._watch = Watch(self._seconds, self._title, self._feed, self._accounts, self._newest)
+
+    @property
+    def view(self) -> View:
+        """What the board shows."""
+        return self._watch.view
 
     def watch(self, stop: threading.Event) -> None:
         """Show the board until the time is over or a signal comes."""

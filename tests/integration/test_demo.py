@@ -133,5 +133,5 @@ def test_on_kafka_that_others_use_only_our_ticks_count(
 
 
 def test_an_unwritable_summary_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(TapewatchError, match="cannot write the summary"):
+    with pytest.raises(TapewatchError, match=r"cannot write .*summary\.json: No such file"):
         demo.run(Settings(), 1.0, "embedded", 500.0, tmp_path / "absent" / "summary.json", worker=fake("good"))

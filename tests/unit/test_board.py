@@ -1,6 +1,7 @@
 """The board fits its terminal, says what matters, and cannot be steered by what stands in a record."""
 
 import io
+import re
 from collections import Counter
 from typing import Any
 
@@ -138,6 +139,14 @@ def test_a_closed_alert_stays_with_the_reason_it_was_opened_for() -> None:
     assert any("alerts: 2 opened, 1 open" in line for line in drawn(shown))
 
 
+def test_an_updated_alert_shows_its_new_value_and_the_old_reason() -> None:
+    shown = view(alerts=2)
+    shown.note(alert(0, "updated", value=14.5))
+    (line,) = [line for line in drawn(shown, 140) if "14.5 > 8" in line]
+    assert "momentum_1s" in line
+    assert shown.alerts_opened == 2
+
+
 def test_the_list_of_alerts_is_bounded() -> None:
     shown = view(alerts=0)
     for number in range(3 * board.MOST_ALERTS):
@@ -181,3 +190,13 @@ def test_without_a_terminal_it_is_a_line() -> None:
         "34 of 60 s: in 0/s, out 0/s, 8 rejected (json 3, range 5), 3 alerts opened, lag 12 ticks, "
         "latency p50 4.1 ms p99 9.8 ms; 3 symbols: 2 critical, 1 warming"
     )
+
+
+def test_the_picture_holds_the_board_and_fetches_nothing() -> None:
+    drawn_svg = board.picture(view())
+    assert "SYMBOL-3.SPOT" in drawn_svg
+    assert "<svg" in drawn_svg
+    assert set(re.findall(r"https?://[^\s\"')]+", drawn_svg)) <= {
+        "http://www.w3.org/2000/svg",
+        "https://www.textualize.io",
+    }
