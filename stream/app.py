@@ -5,30 +5,36 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import faust
-from aiokafka.errors import KafkaError
+import msgspec
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, NotEnoughReplicasError
 from faust.types import TP, ServiceT
 
-from stream import inference, messages, topics
+from stream import clients, inference, messages, recovery, snapshots, topics
 from stream.config import Settings
 from stream.decoding import Chunk, Instruments
-from stream.errors import MissingTopic, TapewatchError, WorkerFailed
+from stream.errors import ConfigError, MissingTopic, TapewatchError, WorkerFailed
 from stream.health import Health
 from stream.messages import Alert
 from stream.metrics import Metrics
-from stream.pipeline import Output, Pipeline, compile_kernels
+from stream.pipeline import Output, Pipeline, Restored, compile_kernels
 from stream.publisher import Publisher, Record, rejected_record
+from stream.snapshots import Captured, Stored
 from stream.telemetry import Scores, note_computed, note_published
+from stream.transactions import Checkpoint, Transactions, is_fenced
 from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, Options, Transport
 from stream.web import Pages
 
 STOP_SECONDS: Final = 20.0  # the longest a stop may take; a broker that answers needs far less
 SESSION_SECONDS: Final = 10.0  # after so long without a sign of life another worker gets the partitions
 HEARTBEAT_SECONDS: Final = 1.0  # with the next one a worker hears that others have come or gone
+RECOVERY_SECONDS: Final = 300.0  # the longest that an assignment, snapshots included, may take
+SILENCE_SECONDS: Final = 10.0  # a broker that sends nothing for so long while snapshots are read has gone
 log = logging.getLogger("tapewatch.worker")
 
 
@@ -45,6 +51,12 @@ class ChunkPipeline(Protocol):
     def stale(self, now_ms: int) -> list[Alert]:
         """Alerts of instruments that have fallen silent."""
 
+    def capture(self, next_offset: int) -> Captured:
+        """A copy of what has changed since the last one; all ticks below `next_offset` are computed."""
+
+    def restore(self, stored: Sequence[Stored], topic: str) -> Restored:
+        """Take up snapshots, before the first tick."""
+
 
 MakePipeline = Callable[[int], ChunkPipeline]
 """Makes the pipeline of a partition, with a state of its own."""
@@ -58,6 +70,16 @@ class Lane:
         self.scores = scores
         self.next_offset = next_offset  # the first offset that the pipeline's state does not hold
         self.slots = asyncio.Semaphore(chunks_in_flight)
+        self.in_flight: set[asyncio.Future[None]] = set()  # one for each chunk that is computed and not acknowledged
+        self.lost: float | None = None  # time.monotonic() when another worker was found to have the partition
+        self.obsolete: set[bytes] = set()  # keys of snapshots of a topic that began anew
+
+    def depart(self) -> "asyncio.Future[None]":
+        """A chunk is computed; the future is to be done when it is acknowledged or given up."""
+        flight: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.in_flight.add(flight)
+        flight.add_done_callback(self.in_flight.discard)
+        return flight
 
 
 class Repeats(logging.Filter):
@@ -70,11 +92,19 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Ours pass always; another's only if its text, less the details, was not said just now."""
+        if _is_verification(record):
+            return False
         key = record.name, str(record.msg)
         if record.name.startswith("tapewatch") or record.created - self._last.get(key, 0.0) >= self._seconds:
             self._last[key] = record.created
             return True
         return False
+
+
+def _is_verification(record: logging.LogRecord) -> bool:
+    """Kafka verifies a transaction at its first batch: the client is told to try again, and warns of it each time."""
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    return record.name == "aiokafka.producer.sender" and NotEnoughReplicasError in arguments
 
 
 class Worker(Listener):
@@ -87,6 +117,8 @@ class Worker(Listener):
         self._health = Health(settings.worker.stall_seconds)
         self._pages = Pages(metrics, self._health)
         self._publisher = Publisher(settings.broker, f"{settings.worker.group}-results")
+        self._transactions: dict[int, Transactions] = {}  # of the assigned partitions, where there are snapshots
+        self._exactly_once = settings.worker.delivery == "exactly_once"
         self._lanes: dict[int, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: TapewatchError | None = None
@@ -116,24 +148,176 @@ class Worker(Listener):
     async def start(self) -> None:
         """Connect the producer, open the pages, listen to the consumer."""
         self.consumer.listener = self
-        await self._publisher.start(topics.names(self._settings.topics)[1:])
+        if not self._exactly_once:
+            await self._publisher.start(topics.streams(self._settings.topics)[1:])
         url = await self._pages.start(self._settings.worker.host, self._settings.worker.port)
         log.info("serving metrics=%s/metrics health=%s/health", url, url)
 
     async def stop(self) -> None:
         """Close what `start` opened."""
         await self._pages.stop()
+        await self._close_transactions()
         await self._publisher.stop()
 
-    def on_position(self, offsets: Mapping[TP, int | None]) -> None:
-        """After an assignment: a pipeline is kept only if its state ends where reading begins."""
-        for tp, offset in offsets.items():
-            lane = self._lanes.get(tp.partition)
-            if lane is None or lane.next_offset != offset:
-                self._open_lane(tp.partition, offset)
+    async def before_position(self, assigned: set[TP]) -> None:
+        """Fence whoever had the partitions: what it has committed is final, and only then is it read."""
+        if not self._settings.worker.snapshots:
+            return
+        await self._close_transactions()
+        worker, names = self._settings.worker, topics.names(self._settings.topics)[1:]
+        self._transactions = {
+            tp.partition: Transactions(
+                self._settings.broker,
+                worker.group,
+                TopicPartition(tp.topic, tp.partition),
+                worker.commit_interval_seconds,
+            )
+            for tp in assigned
+        }
+        await asyncio.gather(*(each.start(names) for each in self._transactions.values()))
+
+    async def _close_transactions(self) -> None:
+        closing, self._transactions = self._transactions, {}
+        await asyncio.gather(*(each.stop() for each in closing.values()))
+
+    async def on_position(self, offsets: Mapping[TP, int | None]) -> Mapping[TP, int]:
+        """After an assignment: a pipeline is kept only if its state ends where reading begins.
+
+        Else it begins with the partition's snapshots. They are committed together with the offset, so reading goes on
+        where they end, even if the group's offsets were lost or moved.
+        """
+        fresh = [tp for tp, offset in offsets.items() if self._must_open(tp.partition, offset)]
+        for tp in fresh:
+            self._open_lane(tp.partition, offsets[tp])
+        elsewhere: dict[TP, int] = {}
+        if fresh and self._settings.worker.snapshots:
+            try:
+                elsewhere = await self._recover(fresh)
+            except TapewatchError as error:
+                self._stop_for(error)
         log.info(
             "assigned topic=%s partitions=%s", self._settings.topics.ticks, _listed(tp.partition for tp in offsets)
         )
+        return elsewhere
+
+    def _must_open(self, partition: int, offset: int | None) -> bool:
+        lane = self._lanes.get(partition)
+        return lane is None or lane.lost is not None or lane.next_offset != offset
+
+    async def _recover(self, tps: Sequence[TP]) -> dict[TP, int]:
+        began = time.monotonic()
+        topic, group = self._settings.topics.state, self._settings.worker.group
+        stored = await recovery.read(self._settings.broker, topic, [tp.partition for tp in tps], group, SILENCE_SECONDS)
+        elsewhere = {}
+        for tp in tps:
+            lane = self._lanes[tp.partition]
+            restored = lane.pipeline.restore(stored[tp.partition], topic)
+            if restored.instruments:
+                self._tell(tp, lane, restored)
+                if restored.next_offset > (lane.next_offset or 0):
+                    elsewhere[tp] = lane.next_offset = restored.next_offset
+            await asyncio.sleep(0)
+        seconds = time.monotonic() - began
+        self._metrics.recovered(seconds)
+        log.info(
+            "recovered partitions=%s instruments=%d seconds=%.3f",
+            _listed(tp.partition for tp in tps),
+            sum(map(len, stored.values())),
+            seconds,
+        )
+        return elsewhere
+
+    def _tell(self, tp: TP, lane: Lane, restored: Restored) -> None:
+        if restored.without_hidden:
+            log.warning(
+                "forecaster changed partition=%s instruments=%s: its state starts anew, all else goes on",
+                tp.partition,
+                restored.without_hidden,
+            )
+        if restored.next_offset > (lane.next_offset or 0):
+            log.warning(
+                "snapshots are ahead partition=%s committed=%s: reading goes on where they end, at %s",
+                tp.partition,
+                lane.next_offset,
+                restored.next_offset,
+            )
+
+    async def commit(self, tps: set[TP]) -> Mapping[TP, int] | None:
+        """A checkpoint of each partition: snapshots of what has changed, and the offset, in one transaction.
+
+        The stream is not held up: the state is copied between two chunks, all else happens while it goes on.
+        """
+        if not self._settings.worker.snapshots:
+            return None
+        done = await asyncio.gather(*(self._checkpoint(tp) for tp in tps))
+        return {tp: offset for tp, offset in zip(tps, done, strict=True) if offset is not None}
+
+    async def _checkpoint(self, tp: TP) -> int | None:
+        lane, transactions = self._lanes.get(tp.partition), self._transactions.get(tp.partition)
+        if lane is None or transactions is None or lane.lost is not None or self.failure is not None:
+            return None
+        offset = self._done_with(tp, lane)
+        if offset is None or offset == self.consumer.committed_offsets.get(tp):
+            return None
+        lane.next_offset = offset
+        captured, obsolete = lane.pipeline.capture(offset), lane.obsolete
+        lane.obsolete = set()
+        if not self._exactly_once:
+            # Results go another way here: only when those of all ticks below the offset are acknowledged is it done.
+            if lane.in_flight:
+                await asyncio.wait(set(lane.in_flight))
+            point = self.consumer.ledgers[tp].point if tp in self.consumer.ledgers else None
+            if point is None or point < offset:
+                return None  # one of them was given up, and the worker stops
+        pieces = self._pieces(captured, obsolete)
+        target = TopicPartition(tp.topic, tp.partition)
+        try:
+            await transactions.commit(Checkpoint(self._settings.topics.state, pieces, target, offset, _now_ms()))
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            return None  # the producer was closed: a new assignment
+        except Exception as error:  # noqa: BLE001  whatever it is, this checkpoint is not made
+            self._not_committed(error, lane, tp.partition, offset)
+            return None
+        self._metrics.snapshots(len(captured.names))
+        return offset
+
+    def _done_with(self, tp: TP, lane: Lane) -> int | None:
+        """The offset below which everything is computed: between chunks, and behind gaps where nothing is in flight."""
+        ledger = self.consumer.ledgers.get(tp)
+        point = ledger.point if ledger is not None else None
+        if point is None or lane.next_offset is None:
+            return lane.next_offset if point is None else point
+        return max(point, lane.next_offset)
+
+    def _pieces(self, captured: Captured, obsolete: set[bytes]) -> Iterator[list[Record]]:
+        group = self._settings.worker.group
+        for piece in snapshots.pieces(captured, group):
+            yield [Record(key, value) for key, value in piece]
+        written = {snapshots.key(group, *name) for name in captured.names}
+        yield [Record(key, None) for key in sorted(obsolete - written)]
+
+    def _not_committed(self, error: Exception, lane: Lane, partition: int, offset: int) -> None:
+        if is_fenced(error):
+            self._lose(lane, partition)
+        else:
+            self._stop_for(
+                error
+                if isinstance(error, TapewatchError)
+                else WorkerFailed(f"cannot commit partition {partition} up to offset {offset}: {error!r}")
+            )
+
+    def _lose(self, lane: Lane, partition: int) -> None:
+        """Kafka has told that the partition has another owner: nothing of it is published or committed any more."""
+        if lane.lost is None:
+            lane.lost = time.monotonic()
+            log.warning("lost partition=%s: another worker has taken it over", partition)
+
+    def _stop_for(self, error: TapewatchError) -> None:
+        if self.failure is None:
+            self.failure = error
+        self.stopping.set()
 
     def on_assigned(self, assigned: set[TP]) -> None:
         """Drop the pipelines of partitions that other workers have now."""
@@ -153,6 +337,10 @@ class Worker(Listener):
         self._lanes[partition] = lane
         return lane
 
+    def _outlet(self, partition: int) -> Publisher:
+        """Where the results of a partition go."""
+        return self._transactions[partition] if self._exactly_once else self._publisher
+
     async def take(self, event: faust.EventT[Any]) -> None:
         """Compute one chunk and put its results on their way.
 
@@ -160,20 +348,26 @@ class Worker(Listener):
         chunk is never acknowledged.
         """
         delivery = cast(Delivery, event.value)
-        if self.failure is not None:
-            self.consumer.give_up(event.message)
-            return
         lane = self._lane(delivery)
         await lane.slots.acquire()
+        if self.failure is not None or lane.lost is not None:
+            self.consumer.give_up(event.message)
+            lane.slots.release()
+            return
+        flight = None
         try:
             output = self._compute(lane, delivery)
+            flight = lane.depart()
             sent = time.perf_counter()
             futures = await self._publish(delivery.chunk.partition, output)
         except Exception as error:  # noqa: BLE001  whatever it is, the chunk is not done
-            self._fail(error, delivery)
+            self._fail(error, lane, delivery)
             self.consumer.give_up(event.message)
+            lane.slots.release()
+            if flight is not None:
+                flight.set_result(None)
             return
-        task = asyncio.create_task(self._finish(event, lane, futures, output, sent))
+        task = asyncio.create_task(self._finish(event, lane, flight, futures, output, sent))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.sleep(0)  # lets the producer take the batches before the next chunk occupies the loop
@@ -184,46 +378,66 @@ class Worker(Listener):
             log.warning(
                 "rewound partition=%s from=%s to=%s", delivery.chunk.partition, lane.next_offset, delivery.span.first
             )
+            group, known = self._settings.worker.group, lane.pipeline.instruments.names
             lane = self._open_lane(delivery.chunk.partition, delivery.span.first)
+            lane.obsolete = {snapshots.key(group, *name) for name in known}
         return lane
 
     def _compute(self, lane: Lane, delivery: Delivery) -> Output:
         output = lane.pipeline.process(delivery.chunk, _now_ms())
         lane.next_offset = delivery.span.end
         lane.scores.note(output.results)
+        for error in output.errors:
+            log.error(
+                "cannot compute a tick, refused as internal partition=%s", delivery.chunk.partition, exc_info=error
+            )
         note_computed(self._metrics, delivery, output)
         return output
 
     async def _publish(self, partition: int, output: Output) -> list[asyncio.Future[Any]]:
-        futures = [await self._publisher.send(batch.topic, partition, batch) for batch in output.batches]
+        outlet = self._outlet(partition)
+        futures = [await outlet.send(batch.topic, partition, batch) for batch in output.batches]
         if output.alerts:
             futures += await self._publish_alerts(partition, output.alerts)
         if output.rejected:
             records = [rejected_record(partition, *each) for each in output.rejected]
-            futures += await self._publisher.send_records(self._settings.topics.rejected, partition, records, _now_ms())
+            futures += await outlet.send_records(self._settings.topics.rejected, partition, records, _now_ms())
         return futures
 
     async def _publish_alerts(self, partition: int, alerts: list[Alert]) -> list[asyncio.Future[Any]]:
         records = [Record(alert.symbol.encode(), messages.encode(alert)) for alert in alerts]
-        return await self._publisher.send_records(self._settings.topics.alerts, partition, records, _now_ms())
+        outlet = self._outlet(partition)
+        return await outlet.send_records(self._settings.topics.alerts, partition, records, _now_ms())
 
     async def _finish(
-        self, event: faust.EventT[Any], lane: Lane, futures: list[asyncio.Future[Any]], output: Output, sent: float
+        self,
+        event: faust.EventT[Any],
+        lane: Lane,
+        flight: "asyncio.Future[None]",
+        futures: list[asyncio.Future[Any]],
+        output: Output,
+        sent: float,
     ) -> None:
         delivery = cast(Delivery, event.value)
         try:
             await asyncio.gather(*futures)
-        except KafkaError as error:
-            self._fail(error, delivery)
+        except asyncio.CancelledError:
+            self.consumer.give_up(event.message)  # the partition's producer was closed: a new assignment
+        except (KafkaError, TapewatchError) as error:
+            self._fail(error, lane, delivery)
             self.consumer.give_up(event.message)
         else:
             event.ack()
             note_published(self._metrics, delivery, output, time.perf_counter() - sent)
         finally:
             lane.slots.release()
+            flight.set_result(None)
 
-    def _fail(self, error: Exception, delivery: Delivery) -> None:
+    def _fail(self, error: Exception, lane: Lane, delivery: Delivery) -> None:
         """Stop the worker. Only the first failure is told: the others follow from it."""
+        if is_fenced(error):
+            self._lose(lane, delivery.chunk.partition)
+            return
         if self.failure is not None:
             return
         where = f"partition {delivery.chunk.partition}, offsets {delivery.span.first} to {delivery.span.end - 1}"
@@ -242,6 +456,9 @@ class Worker(Listener):
             await self.consumer.find_position(tp)
             self._look_at_progress(tp, time.monotonic())
         for partition, lane in list(self._lanes.items()):
+            if lane.lost is not None:
+                self._look_at_lost(partition, time.monotonic() - lane.lost)
+                continue
             lane.scores.show(self._metrics, lane.pipeline.instruments)
             self._metrics.symbols(partition, len(lane.pipeline.instruments))
             await self._publish_stale(partition, lane)
@@ -254,6 +471,17 @@ class Worker(Listener):
         lag = unread + ledger.position - (ledger.start if committed is None else committed)
         self._metrics.lag(tp.partition, unread)
         self._health.update(tp.partition, committed, ledger.position, lag, self._age(tp, now), now)
+
+    def _look_at_lost(self, partition: int, seconds: float) -> None:
+        """The group takes a lost partition away within a session; if it does not, something else is wrong."""
+        if seconds > 2 * SESSION_SECONDS:
+            self._stop_for(
+                WorkerFailed(
+                    f"Kafka refuses what this worker does for partition {partition} since {seconds:.0f} s, and the "
+                    f"group {self._settings.worker.group} has not given the partition to another: its transaction was "
+                    "open too long, or another program uses its transactional id; nothing is lost, start again"
+                )
+            )
 
     async def _publish_stale(self, partition: int, lane: Lane) -> None:
         """No tick answers for these alerts, so nothing waits for their acknowledgement."""
@@ -293,7 +521,7 @@ class WorkerApp(faust.App):
             broker_commit_interval=settings.worker.commit_interval_seconds,
             broker_session_timeout=SESSION_SECONDS,
             broker_heartbeat_interval=HEARTBEAT_SECONDS,
-            broker_request_timeout=2 * SESSION_SECONDS,
+            broker_request_timeout=RECOVERY_SECONDS,
             consumer_max_fetch_size=settings.worker.fetch_max_bytes,
             consumer_auto_offset_reset="earliest",
             stream_buffer_maxsize=settings.worker.chunks_in_flight,
@@ -304,7 +532,11 @@ class WorkerApp(faust.App):
         )
         self.finalize()
         transport = cast(Transport, self.transport)
-        transport.options = Options(settings.worker.chunk_ticks, settings.worker.fetch_max_wait_ms)
+        transport.options = Options(
+            ticks=settings.worker.chunk_ticks,
+            fetch_max_wait_ms=settings.worker.fetch_max_wait_ms,
+            request_timeout_ms=int(2000 * SESSION_SECONDS),
+        )
         self.on_partitions_assigned.connect(self._tell_assigned)  # type: ignore[arg-type]  # typed for plain functions
 
     async def _tell_assigned(self, app: Any, *assignments: Any, **_options: Any) -> None:
@@ -351,6 +583,27 @@ def _log_lost(future: asyncio.Future[Any]) -> None:
 
 def _listed(numbers: Iterable[int]) -> str:
     return ",".join(str(number) for number in sorted(numbers))
+
+
+def suited(settings: Settings) -> Settings:
+    """The settings as the broker allows them: the embedded one has no compaction, so there are no snapshots on it.
+
+    Raises
+    ------
+    BrokerUnreachable
+        If no broker answers.
+    ConfigError
+        If results are wanted exactly once of the embedded broker.
+    """
+    if not settings.worker.snapshots or not clients.is_embedded(settings.broker):
+        return settings
+    if settings.worker.delivery == "exactly_once":
+        raise ConfigError(
+            f"setting worker.delivery = 'exactly_once' needs Kafka, and the broker at {settings.broker} is the "
+            "embedded one, which keeps no state: leave it at at_least_once there"
+        )
+    log.info("snapshots=off: the embedded broker has no compacted topics, so state does not survive a restart")
+    return msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, snapshots=False))
 
 
 def check_topics(settings: Settings) -> None:
@@ -432,6 +685,7 @@ def run(settings: Settings) -> None:
 
 def work(settings: Settings, make_pipeline: MakePipeline, metrics: Metrics) -> None:
     """A worker with pipelines made by `make_pipeline`, until a signal ends it; raises as `run` does."""
+    settings = suited(settings)
     check_topics(settings)
     for handler in logging.getLogger().handlers:
         handler.addFilter(Repeats())

@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -48,6 +48,7 @@ class Topics(_Section, frozen=True):
     partitions: Annotated[int, Meta(ge=1, le=10_000)] = 4
     replication: Annotated[int, Meta(ge=1, le=32)] = 1
     retention_hours: Positive = 24.0
+    state: TopicName = "state"  # snapshots; compacted, kept for as long as the topic is
 
 
 class Worker(_Section, frozen=True):
@@ -67,6 +68,10 @@ class Worker(_Section, frozen=True):
     port: Port = 6066
     watch: list[str] = []  # symbols with gauges of their own in /metrics; empty: the first `watch_limit` seen
     watch_limit: Annotated[int, Meta(ge=0, le=1000)] = 32
+    # What repeats after a crash: results of at most one commit interval with the same bytes, or none for consumers
+    # that read committed records only, which then see results once in each commit interval.
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    snapshots: bool = True  # state survives a restart; never on the embedded broker
 
 
 class Features(_Section, frozen=True):
@@ -137,6 +142,8 @@ class Settings(_Section, frozen=True):
     alerts: Alerts = Alerts()
 
     def __post_init__(self) -> None:
+        if self.worker.delivery == "exactly_once" and not self.worker.snapshots:
+            raise ValueError("worker.delivery = exactly_once needs worker.snapshots = true")
         if not all(_is_address(address) for address in self.broker.split(",")):
             raise ValueError(f"broker = {self.broker!r} must be HOST:PORT[,HOST:PORT...] with ports from 1 to 65535")
 

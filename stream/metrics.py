@@ -272,6 +272,12 @@ class Metrics:
             "commit_age_seconds", "s", "Age of the oldest tick read and not committed; 0 where all are."
         )
         self._commits = self._counter("commits", "commits", "Commits of offsets that the broker has acknowledged.")
+        self._recovery = self._gauge(
+            "recovery_seconds", "s", "Time in which snapshots were loaded at the last assignment."
+        )
+        self._snapshots = self._counter(
+            "snapshots", "snapshots", "Snapshots of instruments that were committed with their offsets."
+        )
         self._symbols = self._gauge(
             "symbols_tracked",
             "instruments",
@@ -460,6 +466,14 @@ class Metrics:
     def committed(self) -> None:
         """Count a commit that the broker has acknowledged."""
         self._commits.inc()
+
+    def recovered(self, seconds: float) -> None:
+        """Show how long the loading of snapshots took."""
+        self._recovery.set(seconds)
+
+    def snapshots(self, count: int) -> None:
+        """Count snapshots of a checkpoint that is committed."""
+        self._snapshots.inc(count)
 
     def commit_age_from(self, seconds: Callable[[], float]) -> None:
         """Ask `seconds` for the age of the oldest uncommitted tick at each scrape, so that it grows by itself."""

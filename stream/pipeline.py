@@ -142,7 +142,10 @@ class Pipeline:
         self._band = settings.features.band
         self._max_bytes = settings.worker.message_max_bytes
         topics = settings.topics
-        self._encoder = ResultEncoder(models.names, (topics.predictions, topics.risk, topics.actions))
+        transactional = settings.worker.delivery == "exactly_once"
+        self._encoder = ResultEncoder(
+            models.names, (topics.predictions, topics.risk, topics.actions), transactional=transactional
+        )
         self._encoded = 0  # instruments that the encoder knows
         self._scratch = packing.new_scratch(FIRST_CAPACITY)
         self._silence = Silence(settings.alerts.stale_seconds, settings.alerts.gap_ratio)

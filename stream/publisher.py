@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, ProducerFenced
 
 from stream.errors import PublishFailed
 from stream.topics import MAX_MESSAGE_BYTES
@@ -31,7 +31,7 @@ class Record(NamedTuple):
     """One message to be put in a small batch."""
 
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: Sequence[Header] = ()
 
 
@@ -63,9 +63,10 @@ class Publisher:
     in which `send` was called.
     """
 
-    def __init__(self, broker: str, client_id: str = "tapewatch") -> None:
+    def __init__(self, broker: str, client_id: str = "tapewatch", **options: Any) -> None:
         self._broker = broker
         self._client_id = client_id
+        self._options = options  # aiokafka's
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self, topics: Iterable[str]) -> None:
@@ -85,9 +86,10 @@ class Publisher:
             max_batch_size=MAX_BATCH_BYTES,
             # Also how long a batch is tried for: Kafka is back 12 s after a kill with its default settings.
             request_timeout_ms=30_000,
+            **self._options,
         )
+        self._producer = producer  # before it has started: `stop` closes it in any case
         await producer.start()
-        self._producer = producer
         for topic in topics:
             await producer.partitions_for(topic)
 
@@ -109,10 +111,14 @@ class Publisher:
         ------
         PublishFailed
             If the batch cannot even be queued.
+        ProducerFenced
+            If another worker has taken the partition over.
         """
         assert self._producer is not None, "start() comes first"
         try:
             future: asyncio.Future[Any] = await self._producer.send_batch(batch, topic, partition=partition)
+        except ProducerFenced:
+            raise
         except (KafkaError, AssertionError) as error:  # aiokafka asserts that the partition exists
             raise PublishFailed(f"cannot publish to topic {topic}, partition {partition}: {error!r}") from None
         return future

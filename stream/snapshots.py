@@ -140,13 +140,13 @@ def fingerprint(model: str) -> int:
     return int.from_bytes(hashlib.blake2b(model.encode(), digest_size=8).digest(), "little")
 
 
-def key(symbol: str, venue: str) -> bytes:
-    """Key of an instrument's snapshots."""
-    return f"{symbol}{_SEPARATOR}{venue}".encode()
+def key(group: str, symbol: str, venue: str) -> bytes:
+    """Key of the snapshots that the workers of a group make of an instrument."""
+    return f"{group}{_SEPARATOR}{symbol}{_SEPARATOR}{venue}".encode()
 
 
-def write(captured: Captured, first: int = 0, last: int | None = None) -> list[tuple[bytes, bytes]]:
-    """Key and value of the snapshots of the instruments `first` to `last`, not included.
+def write(captured: Captured, group: str, first: int = 0, last: int | None = None) -> list[tuple[bytes, bytes]]:
+    """Key and value of the snapshots of the instruments `first` to `last`, not included, for workers of `group`.
 
     A caller that must not stall takes them piece by piece.
     """
@@ -162,9 +162,8 @@ def write(captured: Captured, first: int = 0, last: int | None = None) -> list[t
         for name, _, shape in _LAYOUTS[VERSION][part]:
             rows[f"{part}.{name}"] = state[name][:, : shape[0]] if name == "window" else state[name]
     raw, size = rows.tobytes(), rows.dtype.itemsize
-    return [
-        (key(*name), _sealed(raw[at : at + size])) for name, at in zip(names, range(0, len(raw), size), strict=True)
-    ]
+    starts = range(0, len(raw), size)
+    return [(key(group, *name), _sealed(raw[at : at + size])) for name, at in zip(names, starts, strict=True)]
 
 
 def _sealed(raw: bytes) -> bytes:
@@ -209,7 +208,7 @@ def _check(stored: Stored, topic: str, partition: int) -> tuple[int, int]:
 
 
 def _damaged(stored: Stored, topic: str, partition: int, why: str) -> DamagedSnapshot:
-    symbol, _, venue = stored.key.decode(errors="replace").partition(_SEPARATOR)
+    symbol, venue = (*stored.key.decode(errors="replace").split(_SEPARATOR)[1:], "?", "?")[:2]
     return DamagedSnapshot(
         f"the snapshot of {symbol}{'@' if venue else ''}{venue} in topic {topic}, partition {partition}, offset "
         f"{stored.offset} cannot be used: {why}; restore the topic, run the release that wrote it, or, to start cold, "
@@ -218,7 +217,7 @@ def _damaged(stored: Stored, topic: str, partition: int, why: str) -> DamagedSna
 
 
 def _instrument(stored_key: bytes) -> Instrument:
-    symbol, _, venue = stored_key.decode().partition(_SEPARATOR)
+    _, symbol, venue = stored_key.decode().split(_SEPARATOR)
     return symbol, venue
 
 
@@ -254,7 +253,7 @@ def _copy(into: NDArray[Any], slots: NDArray[np.int64], values: NDArray[Any], is
         into[slots] = values
 
 
-def pieces(captured: Captured, instruments: int = 256) -> Iterator[list[tuple[bytes, bytes]]]:
+def pieces(captured: Captured, group: str, instruments: int = 256) -> Iterator[list[tuple[bytes, bytes]]]:
     """`write` in pieces of so many instruments."""
     for first in range(0, len(captured.names), instruments):
-        yield write(captured, first, first + instruments)
+        yield write(captured, group, first, first + instruments)

@@ -214,7 +214,7 @@ def kind_of(topics_: Topics, name: str) -> str:
     for kind in LINES:
         if name in (kind, getattr(topics_, kind)):
             return kind
-    raise MissingTopic(f"{safe(name)} is no topic of ours: name one of {', '.join(topics.names(topics_))}")
+    raise MissingTopic(f"{safe(name)} is no topic of ours: name one of {', '.join(topics.streams(topics_))}")
 
 
 class Reader:

@@ -13,6 +13,13 @@ from stream.config import Settings, Topics
 from stream.errors import BrokerUnreachable, MissingTopic, TapewatchError
 
 MAX_MESSAGE_BYTES: Final = 2 * 1_048_576  # a MiB of junk, its key, headers and batch: refused by us, not by Kafka
+# Only the newest snapshot of an instrument counts, and a start reads the whole topic: clean early, in small segments.
+COMPACTED: Final = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(16 * 1_048_576),
+    "segment.ms": "600000",
+    "min.cleanable.dirty.ratio": "0.1",
+}
 METADATA_SECONDS: Final = 10.0
 _ALREADY_EXISTS: Final = 36
 
@@ -26,12 +33,19 @@ class Outcome(NamedTuple):
 
 
 def names(topics: Topics) -> tuple[str, ...]:
-    """Every topic Tapewatch reads or writes, input first."""
+    """Every topic Tapewatch reads or writes, input first, state last."""
+    return (*streams(topics), topics.state)
+
+
+def streams(topics: Topics) -> tuple[str, ...]:
+    """The topics that are there for others, input first."""
     return (topics.ticks, topics.predictions, topics.risk, topics.actions, topics.alerts, topics.rejected)
 
 
 def configuration(topics: Topics, name: str) -> dict[str, str]:
     """Kafka's settings for one of our topics."""
+    if name == topics.state:
+        return dict(COMPACTED)
     wanted = {"retention.ms": str(round(topics.retention_hours * 3_600_000))}
     if name in (topics.ticks, topics.rejected):
         wanted["max.message.bytes"] = str(MAX_MESSAGE_BYTES)
@@ -110,8 +124,9 @@ def partitions_of(broker: str, wanted: Sequence[str]) -> dict[str, int]:
 
 
 def require_topics(settings: Settings) -> dict[str, int]:
-    """Partitions of all our topics; raises as `partitions_of` does."""
-    return partitions_of(settings.broker, names(settings.topics))
+    """Partitions of all our topics, that of state only where it is used; raises as `partitions_of` does."""
+    wanted = names(settings.topics) if settings.worker.snapshots else streams(settings.topics)
+    return partitions_of(settings.broker, wanted)
 
 
 def _kafka_partitions(broker: str, wanted: Sequence[str]) -> dict[str, int]:

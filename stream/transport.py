@@ -38,6 +38,7 @@ class Options(NamedTuple):
     """What Faust has no setting for, or fixes otherwise: set on `Transport.options` before the app starts."""
 
     ticks: int = 512  # most records in a delivery
+    request_timeout_ms: int = 20_000  # Faust's own setting also bounds how long an assignment may take
     fetch_max_wait_ms: int = 5  # Faust fixes it to 1500; the embedded broker answers only when it has passed
 
 
@@ -192,7 +193,7 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
             max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
             max_partition_fetch_bytes=conf.consumer_max_fetch_size,
             fetch_max_wait_ms=self._options.fetch_max_wait_ms,
-            request_timeout_ms=int(conf.broker_request_timeout * 1000),
+            request_timeout_ms=self._options.request_timeout_ms,
             check_crcs=conf.broker_check_crcs,
             session_timeout_ms=int(conf.broker_session_timeout * 1000),
             rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
@@ -219,7 +220,7 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
                 if consumer._closed or fetcher._closed:
                     raise ConsumerStoppedError()
                 deliveries = self._take(fetcher, active_partitions)
-                if deliveries or not await _arrival(fetcher, timeout):
+                if deliveries or not await arrival(fetcher, timeout):
                     return deliveries
         return {}
 
@@ -229,12 +230,9 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
         taken: dict[TP, list[Delivery]] = {}
         received = time.monotonic()
         for tp in [tp for tp in fetcher._records if tp in active or not fetcher._subscriptions.is_assigned(tp)]:
-            result = fetcher._records[tp]
-            if taken and not isinstance(result, FetchResult):
+            if taken and not isinstance(fetcher._records[tp], FetchResult):
                 continue  # an error is raised by the next call, so that what is taken is not lost
-            del fetcher._records[tp]
-            fetcher._notify(fetcher._wait_consume_future)
-            columns = _consume(result)
+            columns = consume(fetcher, tp)
             if columns is None or tp not in active:
                 continue
             deliveries = list(cut(tp.partition, columns, self._options.ticks, owner.ledgers[tp], received))
@@ -249,8 +247,16 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
         return end
 
 
-def _consume(result: Any) -> Columns | None:
-    """Unpack a fetch result and move the position behind it; None if it is of an older assignment or position."""
+def consume(fetcher: Fetcher, tp: Any) -> Columns | None:
+    """Take what was fetched of `tp` and move the position behind it; None if it is of an older one.
+
+    Raises
+    ------
+    KafkaError
+        If an error was fetched.
+    """
+    result = fetcher._records.pop(tp)
+    fetcher._notify(fetcher._wait_consume_future)
     if not isinstance(result, FetchResult):
         result.check_raise()
     if not result.check_assignment(result._topic_partition):
@@ -262,7 +268,7 @@ def _consume(result: Any) -> Columns | None:
     return columns
 
 
-async def _arrival(fetcher: Fetcher, seconds: float | None) -> bool:
+async def arrival(fetcher: Fetcher, seconds: float | None) -> bool:
     """Wait until something was fetched; False after `seconds` without."""
     waiter = fetcher._create_fetch_waiter()
     try:
@@ -276,8 +282,19 @@ async def _arrival(fetcher: Fetcher, seconds: float | None) -> bool:
 class Listener:
     """What an app may want to know of its consumer; does nothing by itself."""
 
-    def on_position(self, offsets: Mapping[TP, int | None]) -> None:
-        """Reading goes on from these committed offsets; None where nothing was committed yet."""
+    async def before_position(self, assigned: set[TP]) -> None:
+        """These partitions are assigned; what is committed of them is asked next."""
+
+    async def on_position(self, offsets: Mapping[TP, int | None]) -> Mapping[TP, int]:
+        """Reading goes on from these committed offsets; None where nothing was committed yet.
+
+        Returns where to go on instead, for the partitions that it knows better of.
+        """
+        return {}
+
+    async def commit(self, tps: set[TP]) -> Mapping[TP, int] | None:
+        """Commit what is done of these partitions; returns the offsets, or None where the consumer shall do it."""
+        return None
 
     def on_commit(self, offsets: Mapping[TP, int]) -> None:
         """The broker has acknowledged these offsets."""
@@ -292,6 +309,9 @@ class Consumer(driver.Consumer):
         self.committed_offsets: dict[TP, int] = {}
         self.listener = Listener()
         self._uncommitted_since: dict[TP, float] = {}
+        self._assignments = 0  # so many were made ...
+        self._sought = 0  # ... and this is the last one after which reading was set to the committed offsets
+        self._seeking = asyncio.Lock()
 
     _thread: "LoopConsumer"
 
@@ -342,13 +362,41 @@ class Consumer(driver.Consumer):
             if ledger.position is None:
                 ledger.reset(position)
 
+    @Service.task
+    async def _commit_handler(self) -> None:
+        """As Faust's, without its warning when a commit takes longer than the interval between two."""
+        while not self.should_stop:
+            await self.sleep(self.commit_interval)
+            await self.commit()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Note that there is an assignment whose committed offsets are to be found."""
+        self._assignments += 1
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def perform_seek(self) -> None:
+        """Go on from the committed offsets, once for each assignment.
+
+        Faust's fetcher asks for it as well when it finds the flow stopped, in the middle of a rebalance: what is in
+        flight then would be forgotten while it is being finished.
+        """
+        async with self._seeking:
+            assignments = self._assignments
+            if self._sought != assignments:
+                await super().perform_seek()
+                self._sought = assignments
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Go back to the committed offsets: what was in flight is forgotten and will come again."""
+        await self.listener.before_position(set(self.assignment()))
         offsets = await super().seek_to_committed()
         self.committed_offsets = {tp: offset for tp, offset in offsets.items() if offset is not None and offset >= 0}
         self.ledgers = {tp: Ledger(self.committed_offsets.get(tp)) for tp in offsets}
         self._uncommitted_since.clear()
-        self.listener.on_position({tp: self.committed_offsets.get(tp) for tp in offsets})
+        elsewhere = await self.listener.on_position({tp: self.committed_offsets.get(tp) for tp in offsets})
+        for tp, offset in elsewhere.items():
+            await self._seek(tp, offset)
+            self.ledgers[tp].reset(offset)
         return offsets
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -410,14 +458,26 @@ class Consumer(driver.Consumer):
             tp: point for tp, point in points.items() if point is not None and point != self.committed_offsets.get(tp)
         }
 
+    async def _commit_tps(self, tps: Iterable[TP], start_new_transaction: bool) -> bool:
+        tps, asked = set(tps), time.monotonic()
+        committed = await self.listener.commit(tps)
+        if committed is None:
+            return await super()._commit_tps(tps, start_new_transaction)
+        self._note_commits(committed, asked)
+        return bool(committed)
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         asked = time.monotonic()
         committed = await super()._commit(offsets)
         if committed:
-            for tp, offset in offsets.items():
-                self._note_commit(tp, offset, asked)
-            self.listener.on_commit(offsets)
+            self._note_commits(offsets, asked)
         return committed
+
+    def _note_commits(self, offsets: Mapping[TP, int], asked: float) -> None:
+        for tp, offset in offsets.items():
+            self._note_commit(tp, offset, asked)
+        if offsets:
+            self.listener.on_commit(offsets)
 
     def _note_commit(self, tp: TP, offset: int, asked: float) -> None:
         self.committed_offsets[tp] = offset

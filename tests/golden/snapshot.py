@@ -41,7 +41,7 @@ def write(file: Path) -> None:
             symbol=symbol, venue=venue, exchange_ns=START_NS + k * SECOND, price=price + (k // 2 % 8) * price / 200
         )
         pipeline.process(chunk([tick], [symbol.encode()], first=k), 0)
-    records = snapshots.write(pipeline.capture(TICKS))
+    records = snapshots.write(pipeline.capture(TICKS), "g")
     file.write_bytes(b"".join(_LENGTHS.pack(len(key), len(value)) + key + value for key, value in records))
 
 

@@ -35,6 +35,7 @@ def own_topics() -> Topics:
         actions=f"{tag}.actions",
         alerts=f"{tag}.alerts",
         rejected=f"{tag}.rejected",
+        state=f"{tag}.state",
     )
 
 

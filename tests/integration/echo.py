@@ -5,7 +5,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,8 @@ from stream.decoding import Chunk, Instruments, Rejected
 from stream.errors import TapewatchError
 from stream.messages import Alert
 from stream.metrics import Metrics
-from stream.pipeline import Output
+from stream.pipeline import Output, Restored
+from stream.snapshots import Captured, Stored
 
 BAD = b"bad"
 POISON = b"poison"
@@ -28,8 +29,8 @@ POISON = b"poison"
 class EchoBatch(BatchBuilder):
     """aiokafka's own batch, with its topic."""
 
-    def __init__(self, topic: str) -> None:
-        super().__init__(16_000_000, 0)
+    def __init__(self, topic: str, transactional: bool) -> None:
+        super().__init__(16_000_000, 0, is_transactional=transactional)
         self.topic = topic
 
 
@@ -39,6 +40,7 @@ class EchoPipeline:
     def __init__(self, settings: Settings, partition: int) -> None:
         self.instruments = Instruments(1)
         self._partition = partition
+        self._transactional = settings.worker.delivery == "exactly_once"
         self._topics = topics.names(settings.topics)[1:4]
 
     def process(self, chunk: Chunk, timestamp_ms: int) -> Output:
@@ -49,12 +51,21 @@ class EchoPipeline:
         batches = [self._echo(topic, chunk, kept, timestamp_ms) for topic in self._topics] if kept else []
         return Output(batches, [], list(_refused(chunk)), _results(chunk, kept), 0, {})
 
+    def capture(self, next_offset: int) -> Captured:
+        """There is no state here."""
+        return Captured([], {"hidden": np.zeros((0, 0))}, next_offset, "")
+
+    def restore(self, stored: Sequence[Stored], topic: str) -> Restored:
+        """There is no state here."""
+        assert not stored
+        return Restored(0, 0, 0)
+
     def stale(self, now_ms: int) -> list[Alert]:
         """Nothing falls silent here."""
         return []
 
     def _echo(self, topic: str, chunk: Chunk, rows: list[int], timestamp_ms: int) -> Any:
-        batch = EchoBatch(topic)
+        batch = EchoBatch(topic, self._transactional)
         for row in rows:
             answer = b"%d %d %s" % (self._partition, chunk.offsets[row], chunk.values[row])
             batch.append(timestamp=timestamp_ms, key=chunk.keys[row], value=answer)

@@ -35,7 +35,7 @@ def feed(pipeline: Pipeline, stream: list[tuple[bytes, bytes]], first: int) -> l
 
 def checkpoint(pipeline: Pipeline, topic: Topic, next_offset: int) -> None:
     """Put the changed instruments on the topic; a newer snapshot takes the place of an older one."""
-    for key, value in snapshots.write(pipeline.capture(next_offset)):
+    for key, value in snapshots.write(pipeline.capture(next_offset), "g"):
         topic[key] = Stored(key, value, len(topic))
 
 

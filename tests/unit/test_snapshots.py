@@ -43,7 +43,7 @@ def symbols(names: list[str], first: int = 0, count: int = 20) -> list[tuple[byt
 
 
 def stored(one: Pipeline, next_offset: int = 20) -> list[Stored]:
-    records = snapshots.write(one.capture(next_offset))
+    records = snapshots.write(one.capture(next_offset), "g")
     return [Stored(key, value, 50 + at) for at, (key, value) in enumerate(records)]
 
 
@@ -78,14 +78,15 @@ def test_only_instruments_with_new_ticks_are_captured() -> None:
 def test_a_capture_does_not_follow_the_state() -> None:
     one = fed(["A"])
     captured = one.capture(20)
-    before = snapshots.write(captured)
+    before = snapshots.write(captured, "g")
     one.process(chunk([message(exchange_ns=START_NS + 99 * SECOND)], first=20)._replace(partition=3), 1)
-    assert snapshots.write(captured) == before
+    assert snapshots.write(captured, "g") == before
 
 
 def test_pieces_are_the_whole() -> None:
     captured = fed(["A", "B", "C", "D", "E"]).capture(100)
-    assert [record for piece in snapshots.pieces(captured, 2) for record in piece] == snapshots.write(captured)
+    pieces = [record for piece in snapshots.pieces(captured, "g", 2) for record in piece]
+    assert pieces == snapshots.write(captured, "g")
 
 
 def test_symbol_and_venue_come_back() -> None:
@@ -108,7 +109,7 @@ def test_a_damaged_snapshot_is_named(at: int) -> None:
 @pytest.mark.parametrize("value", [b"", b"TS", b"not a snapshot at all"])
 def test_what_is_no_snapshot_is_named(value: bytes) -> None:
     with pytest.raises(DamagedSnapshot, match="this is no snapshot"):
-        pipeline().restore([Stored(b"A\0", value, 7)], "state")
+        pipeline().restore([Stored(b"g\0A\0", value, 7)], "state")
 
 
 def test_a_layout_of_a_later_release_is_refused() -> None:
