@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev demo test lint format kafka bench models lock docs clean
+.PHONY: help setup setup-dev demo test lint format kafka bench models lock docs dashboards dashboards-check prometheus clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -17,7 +17,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install
 PROGRESS := awk '/Downloading|Installing collected/ { print "    " substr($$0, 1, 100); fflush() }'
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.compiled ## install what running needs into .venv and compile the kernels (no torch)
 
@@ -26,7 +26,7 @@ setup-dev: .venv/.dev setup ## add what training and the tests need (torch among
 demo: setup ## embedded broker, worker and a replay of real trades with a live board; options in ARGS="..."
 	@$(BIN)/tapewatch demo $(ARGS)
 
-test: setup-dev kafka lint ## what CI runs: format, lint, types and all tests, on a real Kafka
+test: setup-dev kafka prometheus lint ## what CI runs: format, lint, types and all tests, on a real Kafka
 	@$(BIN)/pytest $(ARGS)
 
 lint: .venv/.dev ## ruff format --check, ruff check, mypy --strict
@@ -48,6 +48,25 @@ docs: .venv/.dev ## write asyncapi.yaml and the tables of docs/metrics.md again 
 	@$(BIN)/python -m stream.asyncapi
 	@$(BIN)/python -m stream.metrics
 
+dashboards: .venv/.dev ## write grafana/dashboards/*.json again from the code
+	@$(BIN)/python -m grafana
+
+dashboards-check: setup-dev prometheus ## every panel and rule, asked of Prometheus over a worker; ARGS="--seconds 90 --speed 30"
+	@promtool check config prometheus/prometheus.yml
+	@promtool check rules prometheus/rules/*.yml
+	@promtool test rules prometheus/tests/alerts.yml
+	@$(BIN)/python -m grafana.check --pictures build/dashboards $(ARGS)
+
+# The tests that need it are skipped, with this reason, where it cannot be had. Under systemd the package would start a
+# server for all the network to see, so there it is left to the user.
+prometheus: ## install Debian's Prometheus if it is missing, where we may (root, apt-get, no systemd: a container)
+	@command -v prometheus promtool >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get >/dev/null; then \
+	    echo "==> installing prometheus"; \
+	    apt-get install -y -qq prometheus >/dev/null || { apt-get update -qq && apt-get install -y -qq prometheus >/dev/null; }; \
+	  else echo "Prometheus is missing: install it (Debian, Ubuntu: apt install prometheus;" \
+	    "macOS: brew install prometheus); the tests of dashboards and alerts are skipped without it" >&2; fi; }
+
 lock: .venv/bin/python ## choose the newest versions that pyproject.toml allows, and write requirements/*.txt
 	@$(PIP) --quiet uv==$(UV_VERSION)
 	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-header pyproject.toml \
@@ -57,7 +76,7 @@ lock: .venv/bin/python ## choose the newest versions that pyproject.toml allows,
 
 clean: ## remove .venv, build/ and every cache
 	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find stream training tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find stream training grafana tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:
 	@python=; for candidate in python3.11 python3; do \

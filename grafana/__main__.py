@@ -1,0 +1,5 @@
+"""`python -m grafana`: write the dashboards' JSON."""
+
+from grafana.files import write
+
+write()
