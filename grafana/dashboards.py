@@ -690,6 +690,22 @@ OPERATIONS: Final = Board(
             alerts=("TapewatchNoProgress",),
         ),
         Panel(
+            "Snapshots",
+            "Snapshots of instruments' state that were committed with their offsets, a second, by worker.",
+            "cps",
+            (Query("sum by (instance) (rate(tapewatch_snapshots_total[1m]))", "{{instance}}", ("instance",), 0, 1e6),),
+            alerts=("TapewatchCommitAge",),
+        ),
+        Panel(
+            "Recovery",
+            "How long the loading of snapshots took at each worker's last assignment of partitions; no tick is read "
+            "meanwhile.",
+            "s",
+            (Query("max by (instance) (tapewatch_recovery_seconds)", "{{instance}}", ("instance",), 0, 600),),
+            thresholds=((None, GREEN), (10, YELLOW), (60, RED)),
+            alerts=("TapewatchRestarts",),
+        ),
+        Panel(
             "Memory",
             "Memory of each worker that is in RAM.",
             "bytes",
