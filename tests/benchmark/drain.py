@@ -5,6 +5,7 @@ is answered on all three result topics, by the topics' ends, until all are; so s
 do not count. Runs of all subjects take turns, so that what else the machine does falls on all alike.
 """
 
+import math
 import time
 from typing import Final, NamedTuple
 
@@ -27,7 +28,7 @@ class Case(NamedTuple):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One run."""
+    """One run; a rate is NaN (null in JSON) where the ticks were too few to time them."""
 
     ticks_per_second: float
     ticks_per_cpu_second: float
@@ -110,4 +111,4 @@ class _Watch:
         first = self._first or self._last
         ticks = self._last.answered - first.answered
         wall, cpu = self._last.wall - first.wall, self._last.cpu - first.cpu
-        return Run(ticks / wall if wall else 0.0, ticks / cpu if cpu else 0.0, results)
+        return Run(ticks / wall if wall else math.nan, ticks / cpu if cpu else math.nan, results)
