@@ -215,6 +215,50 @@ def backtest(context: click.Context, file: Path, out: Path, models: Path | None,
     )
 
 
+def _offsets(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    from stream.verify import parse
+
+    try:
+        return parse(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not `beginning` or PARTITION:OFFSET,... such as 0:1000,1:500") from None
+
+
+@commands.command()
+@_broker_option
+@click.option("--group", metavar="NAME", help="Consumer group of the workers.")
+@click.option("--models", type=existing_file, metavar="DIR", help="Folder of model bundles.")
+@click.option(
+    "--from", "start", callback=_offsets, metavar="OFFSETS", help="First ticks, as 0:1000,1:500; default: beginning."
+)
+@click.option(
+    "--to", "stop", callback=_offsets, metavar="OFFSETS", help="Ticks behind the last; default: what is committed."
+)
+@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+@click.pass_context
+def verify(
+    context: click.Context,
+    broker: str | None,
+    group: str | None,
+    models: Path | None,
+    start: dict[int, int] | None,
+    stop: dict[int, int] | None,
+    as_json: bool,
+) -> None:
+    """Compute ticks on Kafka afresh and compare them with what was published; 1 if anything differs."""
+    settings = _settings(
+        context, broker=broker, worker__group=group, worker__models=None if models is None else str(models)
+    )
+    from stream import inference
+    from stream.pipeline import Pipeline
+    from stream.verify import run
+
+    loaded = inference.load(Path(settings.worker.models))
+    sys.exit(run(settings, lambda partition: Pipeline(settings, loaded, partition), start, stop, as_json))
+
+
 @commands.command("config")
 @click.pass_context
 def show_config(context: click.Context) -> None:
@@ -238,14 +282,81 @@ def compile_kernels(context: click.Context) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def train(arguments: tuple[str, ...]) -> None:
     """Train models and export them (needs the extra `training`)."""
+    _training("train", arguments)
+
+
+@commands.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, add_help_option=False
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def evaluate(arguments: tuple[str, ...]) -> None:
+    """Compare a forecaster with plain baselines (needs the extra `training`)."""
+    _training("evaluate", arguments)
+
+
+def _training(name: str, arguments: tuple[str, ...]) -> None:
     try:
-        from training.cli import train as command
+        from training import cli as training
     except ImportError as error:
         raise TapewatchError(
-            f"training needs the extra `training` ({error.name} is missing): run `make setup-dev`, "
+            f"{name} needs the extra `training` ({error.name} is missing): run `make setup-dev`, "
             "or pip install 'tapewatch[training]'"
         ) from None
-    command.main(list(arguments), prog_name="tapewatch train", standalone_mode=False)
+    command: click.Command = getattr(training, name)
+    command.main(list(arguments), prog_name=f"tapewatch {name}", standalone_mode=False)
+
+
+@commands.group()
+def models() -> None:
+    """Model bundles: what there is, and whether it runs here."""
+
+
+def _models_option(command: Command) -> Command:
+    return click.option("--models", "folder", type=existing_file, metavar="DIR", help="Folder of model bundles.")(
+        command
+    )
+
+
+@models.command("list")
+@_models_option
+@click.pass_context
+def list_models(context: click.Context, folder: Path | None) -> None:
+    """All bundles, a line each."""
+    models_in, console = _catalogue(context, folder)
+    from stream.catalogue import show_list
+
+    show_list(models_in, console)
+
+
+@models.command("show")
+@click.argument("name", metavar="NAME[@VERSION]")
+@_models_option
+@click.pass_context
+def show_model(context: click.Context, name: str, folder: Path | None) -> None:
+    """What a bundle's card says; the newest version unless told otherwise."""
+    models_in, console = _catalogue(context, folder)
+    from stream.catalogue import show_card
+
+    show_card(models_in, name, console)
+
+
+@models.command("verify")
+@_models_option
+@click.pass_context
+def verify_models(context: click.Context, folder: Path | None) -> None:
+    """Check hashes, features and shapes, and run every bundle in ONNX Runtime."""
+    models_in, console = _catalogue(context, folder)
+    from stream.catalogue import run_verify
+
+    run_verify(models_in, console)
+
+
+def _catalogue(context: click.Context, folder: Path | None) -> tuple[Path, Any]:
+    """Folder of bundles, and a console that does not wrap a table when it is piped."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    return folder or Path(_settings(context).worker.models), console
 
 
 def to_toml(settings: Settings) -> str:

@@ -7,7 +7,8 @@ counts every result while it draws, and librdkafka fetches in threads of its own
 import contextlib
 import socket
 import struct
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import confluent_kafka
@@ -115,3 +116,25 @@ def consumer(
             "log_level": 0,
         }
     )
+
+
+def committed(broker: str, group: str, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+    """Committed offset of each partition for a group; 0 where there is none.
+
+    Raises
+    ------
+    KafkaException
+        If the broker does not answer.
+    """
+    asker = confluent_kafka.Consumer({"bootstrap.servers": broker, "group.id": group, "log_level": 0})
+    wanted = [confluent_kafka.TopicPartition(topic, partition) for partition in partitions]
+    end = time.monotonic() + PROBE_SECONDS
+    try:
+        while True:
+            try:
+                return {each.partition: max(0, each.offset) for each in asker.committed(wanted, PROBE_SECONDS)}
+            except confluent_kafka.KafkaException as error:  # the group's coordinator may be on its way
+                if not error.args[0].retriable() or time.monotonic() > end:
+                    raise
+    finally:
+        asker.close()

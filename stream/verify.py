@@ -1,0 +1,507 @@
+"""`tapewatch verify`: what was published, held against the same ticks computed afresh, byte for byte.
+
+Ticks are computed from the beginning of their partition, for results depend on all that came before; compared is a
+range of them. Everything below the committed offset was promised, so the range ends there unless told otherwise.
+
+Not compared, for ticks alone do not make them: alerts of silence (`stale`), which need a clock, and ticks that were
+refused as `internal`, whose alerts tell of a fault. Such a tick is left out of the computation, as it was then.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import click
+import msgspec
+import numpy as np
+from aiokafka.record.memory_records import MemoryRecords
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaError as LibrdkafkaError
+from numpy.typing import NDArray
+
+from stream import clients, messages, topics
+from stream.config import Settings
+from stream.decoding import Chunk
+from stream.errors import BrokerUnreachable, TapewatchError
+from stream.pipeline import Output, Pipeline
+from stream.publisher import rejected_record
+
+MakePipeline = Callable[[int], Pipeline]
+Offsets = Mapping[int, int]
+"""Partition -> offset."""
+
+SECONDS: Final = 10.0  # a broker that answers nothing for so long has gone
+WAIT_SECONDS: Final = 0.1
+MANY: Final = 2000  # records asked for at a time
+NOT_COMPARED: Final = ("stale", "internal")
+NOTHING: Final = 0  # stands for "no record expected" among the fingerprints
+
+
+class Tally(msgspec.Struct):
+    """How one topic came out."""
+
+    expected: int = 0  # records that the ticks of the range call for
+    found: int = 0  # of them
+    missing: int = 0
+    different: int = 0  # found with other content, and records that no tick calls for
+    duplicated: int = 0  # found again, with the same content
+    unordered: int = 0  # found for the first time behind one of a later tick
+
+    @property
+    def wrong(self) -> int:
+        """What must not be, whatever the delivery."""
+        return self.missing + self.different + self.unordered
+
+
+class Report(msgspec.Struct):
+    """What a verification found."""
+
+    delivery: str
+    ticks: int  # messages in the range
+    answered: int  # of them accepted
+    topics: dict[str, Tally]  # by role: predictions, risk, actions, alerts, rejected
+    internal: int = 0  # ticks refused as internal
+    first_difference: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is missing, different or out of order, and nothing duplicated where that was promised."""
+        strict = self.delivery == "exactly_once"
+        return not any(tally.wrong or (strict and tally.duplicated) for tally in self.topics.values())
+
+
+class Head(msgspec.Struct):
+    """Which tick a result answers."""
+
+    partition: int
+    offset: int
+
+
+class AlertHead(msgspec.Struct):
+    """Which tick an alert belongs to."""
+
+    partition: int
+    offset: int
+    detail: str = ""
+
+
+_head: Final = msgspec.json.Decoder(Head).decode
+_alert_head: Final = msgspec.json.Decoder(AlertHead).decode
+
+# --- What the ticks call for ----------------------------------------------------------------------------------------
+
+
+class Expected:
+    """Fingerprints of the records that the ticks first <= offset < last of a partition call for."""
+
+    def __init__(self, first: int, last: int, results: Sequence[str]) -> None:
+        self.first = first
+        self.last = last
+        count = max(0, last - first)
+        self.results = {topic: np.zeros(count, np.uint64) for topic in results}
+        self.rejected: NDArray[np.uint64] = np.zeros(count, np.uint64)
+        self.alerts: set[bytes] = set()
+        self.ticks = 0
+
+    def add(self, chunk: Chunk, output: Output) -> None:
+        """Note what a computed chunk calls for."""
+        offsets = output.results.offset.tolist()
+        at = dict.fromkeys(self.results, 0)
+        for batch in output.batches:
+            fingerprints = self.results[batch.topic]
+            for record in _records(batch.to_bytes()):
+                row = offsets[at[batch.topic]] - self.first
+                at[batch.topic] += 1
+                if row >= 0:
+                    fingerprints[row] = fingerprint(record.key, record.value)
+        for refusal in output.rejected:
+            if refusal.offset >= self.first:
+                record = rejected_record(chunk.partition, *refusal)
+                self.rejected[refusal.offset - self.first] = _fingerprint_of_refusal(
+                    record.key, record.value, dict(record.headers)
+                )
+        for alert in output.alerts:
+            if alert.offset >= self.first and alert.detail not in NOT_COMPARED:
+                self.alerts.add(messages.encode(alert))
+        self.ticks += sum(offset >= self.first for offset in chunk.offsets)
+
+
+def _records(batch: bytes) -> Iterator[Any]:
+    packed = MemoryRecords(batch).next_batch()
+    yield from packed
+
+
+def fingerprint(*parts: bytes | None) -> int:
+    """64 bits of some bytes; never NOTHING."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(b"-" if part is None else b"%d:" % len(part))
+        digest.update(part or b"")
+    return int.from_bytes(digest.digest(), "little") or 1
+
+
+# --- What was published ---------------------------------------------------------------------------------------------
+
+
+class Comparison:
+    """Holds the records of one topic and partition against their fingerprints, in their order."""
+
+    def __init__(self, expected: NDArray[np.uint64], first: int, tally: Tally) -> None:
+        self._expected = expected
+        self._first = first
+        self._tally = tally
+        self._seen = np.zeros(len(expected), np.bool_)
+        self._last = -1
+        self.differing: tuple[int, bytes] | None = None  # offset of the tick, what was published
+
+    def add(self, offset: int, found: int, value: bytes) -> None:
+        """A record for the tick at `offset`, with the fingerprint `found`; below 0 where it answers no tick."""
+        row = offset - self._first
+        if offset >= 0 and not 0 <= row < len(self._expected):
+            return
+        if offset < 0:
+            self._tally.different += 1
+            self.differing = self.differing or (offset, value)
+            return
+        if self._expected[row] != found:
+            self._tally.different += 1
+            self.differing = self.differing or (offset, value)
+        elif self._seen[row]:
+            self._tally.duplicated += 1
+        else:
+            self._tally.found += 1
+            self._tally.unordered += row < self._last
+            self._last = max(self._last, row)
+        self._seen[row] = True
+
+    def end(self) -> int | None:
+        """Count what is missing; gives the first tick whose record is."""
+        wanted = self._expected != NOTHING
+        missing = np.flatnonzero(wanted & ~self._seen)
+        self._tally.expected += int(wanted.sum())
+        self._tally.missing += len(missing)
+        return int(missing[0]) + self._first if len(missing) else None
+
+
+class Topic:
+    """Reads partitions of the broker from their beginning to an end."""
+
+    def __init__(self, broker: str) -> None:
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": broker,
+                "group.id": clients.LOOKERS,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 5,
+                "log_level": 0,
+            }
+        )
+
+    def range(self, topic: str, partition: int) -> tuple[int, int]:
+        """First offset there is, and the one behind the last."""
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), SECONDS)
+        return low, high
+
+    def partitions(self, topic: str) -> list[int]:
+        """Partitions of a topic."""
+        return sorted(self._consumer.list_topics(topic, SECONDS).topics[topic].partitions)
+
+    def read(self, topic: str, partition: int, end: int) -> Iterator[list[Any]]:
+        """All committed records below `end`, in pieces."""
+        if end <= 0:
+            return
+        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        quiet = 0.0
+        while True:
+            got = self._consumer.consume(MANY, WAIT_SECONDS)  # waits for so long where it does not get as many
+            quiet = 0.0 if got else quiet + WAIT_SECONDS
+            if quiet >= SECONDS:
+                raise TapewatchError(f"nothing came from topic {topic}, partition {partition} for {SECONDS:g} s")
+            errors = [error for each in got if (error := each.error()) is not None]
+            fatal = [error for error in errors if error.code() != LibrdkafkaError._PARTITION_EOF]
+            if fatal:
+                raise TapewatchError(f"cannot read topic {topic}, partition {partition}: {fatal[0].str()}")
+            records: list[Any] = [each for each in got if each.error() is None]
+            yield [record for record in records if record.offset() < end]
+            if errors or (records and records[-1].offset() >= end - 1):
+                return
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._consumer.close()
+
+
+# --- The verification -----------------------------------------------------------------------------------------------
+
+
+class Verification:
+    """Of some partitions, one after the other."""
+
+    def __init__(self, settings: Settings, make_pipeline: MakePipeline, tell: Callable[[str], None]) -> None:
+        names = settings.topics
+        self._settings = settings
+        self._make_pipeline = make_pipeline
+        self._tell = tell
+        self._topics = Topic(settings.broker)
+        self._results = {"predictions": names.predictions, "risk": names.risk, "actions": names.actions}
+        tallies = {role: Tally() for role in (*self._results, "alerts", "rejected")}
+        self.report = Report(settings.worker.delivery, 0, 0, tallies)
+
+    def partitions(self) -> list[int]:
+        """Partitions of the ticks."""
+        return self._topics.partitions(self._settings.topics.ticks)
+
+    def partition(self, partition: int, first: int, last: int) -> None:
+        """Verify the ticks `first` to `last`, not included, of a partition.
+
+        Raises
+        ------
+        TapewatchError
+            If the partition's oldest ticks are gone, or it cannot be read.
+        """
+        begin, end = self._topics.range(self._settings.topics.ticks, partition)
+        if begin > 0 and first < last:
+            raise TapewatchError(
+                f"topic {self._settings.topics.ticks}, partition {partition} begins at offset {begin}: the ticks "
+                "before it are gone, and all results depend on them; verify while the topic still holds them"
+            )
+        refused = self._internal(partition)
+        expected = self._compute(partition, first, min(last, end), refused)
+        self.report.ticks += expected.ticks + sum(first <= offset < last for offset in refused)
+        self.report.internal += sum(first <= offset < last for offset in refused)
+        for role, topic in self._results.items():
+            self._compare(role, topic, partition, expected.results[topic], first, _answer)
+        self._compare("rejected", self._settings.topics.rejected, partition, expected.rejected, first, _refusal)
+        self._compare_alerts(partition, expected)
+        self.report.answered = self.report.topics["predictions"].expected
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._topics.close()
+
+    def _internal(self, partition: int) -> frozenset[int]:
+        topic = self._settings.topics.rejected
+        return frozenset(
+            int(headers["offset"])
+            for record in self._records(topic, partition)
+            if (headers := _headers(record))["reason"] == b"internal"
+        )
+
+    def _records(self, topic: str, partition: int) -> Iterator[Any]:
+        _, end = self._topics.range(topic, partition)
+        for records in self._topics.read(topic, partition, end):
+            yield from records
+
+    def _compute(self, partition: int, first: int, last: int, refused: frozenset[int]) -> Expected:
+        expected = Expected(first, last, list(self._results.values()))
+        for chunk, output in self._outputs(partition, last, refused):
+            expected.add(chunk, output)
+            self._tell(f"partition {partition}: computed up to offset {chunk.offsets[-1] + 1} of {last}")
+        return expected
+
+    def _outputs(self, partition: int, last: int, refused: frozenset[int]) -> Iterator[tuple[Chunk, Output]]:
+        pipeline, size = self._make_pipeline(partition), self._settings.worker.chunk_ticks
+        for records in self._topics.read(self._settings.topics.ticks, partition, last):
+            kept = [record for record in records if record.offset() not in refused]
+            for at in range(0, len(kept), size):
+                part = kept[at : at + size]
+                chunk = Chunk(partition, [r.offset() for r in part], [r.key() for r in part], [r.value() for r in part])
+                yield chunk, pipeline.process(chunk, 0)
+
+    def _compare(
+        self,
+        role: str,
+        topic: str,
+        partition: int,
+        expected: NDArray[np.uint64],
+        first: int,
+        look: Callable[[Any], tuple[int, int] | None],
+    ) -> None:
+        comparison = Comparison(expected, first, self.report.topics[role])
+        for record in self._records(topic, partition):
+            looked = look(record)
+            if looked is not None:
+                comparison.add(*looked, record.value() or b"")
+        missing = comparison.end()
+        if comparison.differing is not None:
+            offset, value = comparison.differing
+            self._note(
+                f"{topic}, partition {partition}, tick {offset}: published {_text(value)}", topic, partition, offset
+            )
+        elif missing is not None:
+            self._note(
+                f"{topic}, partition {partition}, tick {missing}: nothing was published", topic, partition, missing
+            )
+
+    def _compare_alerts(self, partition: int, expected: Expected) -> None:
+        tally, topic = self.report.topics["alerts"], self._settings.topics.alerts
+        left, found, last = set(expected.alerts), set[bytes](), -1
+        for record in self._records(topic, partition):
+            value = record.value() or b""
+            head = _alert_head(value)
+            if head.detail in NOT_COMPARED or not expected.first <= head.offset < expected.last:
+                continue
+            if value in found:
+                tally.duplicated += 1
+            elif value in left:
+                tally.found += 1
+                tally.unordered += head.offset < last
+                last = max(last, head.offset)
+                found.add(value)
+            else:
+                tally.different += 1
+                self._note(f"{topic}, partition {partition}: no tick calls for {_text(value)}")
+        tally.expected += len(left)
+        tally.missing += len(left - found)
+        for value in sorted(left - found)[:1]:
+            self._note(f"{topic}, partition {partition}: not published: {_text(value)}")
+
+    def _note(self, what: str, topic: str = "", partition: int = 0, offset: int = -1) -> None:
+        """Keep the first difference, with what was computed for that tick."""
+        if self.report.first_difference:
+            return
+        self.report.first_difference = what
+        if offset >= 0:
+            self.report.first_difference += f"\n  computed {self._computed(topic, partition, offset)}"
+
+    def _computed(self, topic: str, partition: int, offset: int) -> str:
+        for _, output in self._outputs(partition, offset + 1, self._internal(partition)):
+            for refusal in output.rejected:
+                if refusal.offset == offset:
+                    return f"a refusal: {refusal.reason}: {refusal.rule}"
+            for batch in output.batches:
+                for record in _records(batch.to_bytes()):
+                    if batch.topic == topic and _head(record.value).offset == offset:
+                        return _text(record.value)
+        return "nothing"
+
+
+def _answer(record: Any) -> tuple[int, int] | None:
+    value = record.value() or b""
+    try:
+        return _head(value).offset, fingerprint(record.key(), value)
+    except msgspec.MsgspecError:
+        return -1, NOTHING
+
+
+def _refusal(record: Any) -> tuple[int, int] | None:
+    headers = _headers(record)
+    if headers["reason"] == b"internal":
+        return None
+    return int(headers["offset"]), _fingerprint_of_refusal(record.key(), record.value(), headers)
+
+
+def _fingerprint_of_refusal(key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> int:
+    return fingerprint(key, value or b"", headers["reason"], headers["rule"], headers["partition"])
+
+
+def _headers(record: Any) -> dict[str, bytes]:
+    return dict(record.headers() or ())
+
+
+def _text(value: bytes) -> str:
+    return value[:2000].decode("utf-8", errors="backslashreplace")
+
+
+def verify(
+    settings: Settings,
+    make_pipeline: MakePipeline,
+    start: Offsets | None = None,
+    stop: Offsets | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Report:
+    """Compute the ticks of a range afresh and compare everything that was published for them.
+
+    Parameters
+    ----------
+    settings
+        As the workers have them, rules and topics alike.
+    make_pipeline
+        Makes the pipeline of a partition, with the models that the workers have.
+    start
+        First tick to compare; None: all partitions from their beginning, else those named only.
+    stop
+        The tick behind the last one; a partition not named ends at the group's committed offset.
+    tell
+        Hears of the progress.
+
+    Raises
+    ------
+    TapewatchError
+        If a topic cannot be read, or its oldest ticks are gone.
+    """
+    topics.require_topics(settings)
+    verification = Verification(settings, make_pipeline, tell)
+    try:
+        partitions = verification.partitions()
+        _check_partitions({**(start or {}), **(stop or {})}, partitions, settings.topics.ticks)
+        committed = clients.committed(settings.broker, settings.worker.group, settings.topics.ticks, partitions)
+        for partition in partitions if start is None else sorted(start):
+            first = (start or {}).get(partition, 0)
+            last = (stop or {}).get(partition, committed[partition])
+            verification.partition(partition, first, max(first, last))
+    except KafkaException as error:
+        raise BrokerUnreachable(clients.unreachable(settings.broker, str(error))) from None
+    finally:
+        verification.close()
+    return verification.report
+
+
+def _check_partitions(named: Offsets, there: Sequence[int], topic: str) -> None:
+    unknown = sorted(set(named) - set(there))
+    if unknown:
+        raise TapewatchError(f"topic {topic} has no partition {unknown[0]}: it has {len(there)}, from 0 on")
+
+
+def parse(text: str) -> dict[int, int] | None:
+    """`0:1000,1:500` as offsets by partition; `beginning` as None.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if text == "beginning":
+        return None
+    pairs = (part.split(":") for part in text.split(","))
+    offsets = {int(partition): int(offset) for partition, offset in pairs}
+    if min(*offsets, *offsets.values()) < 0:
+        raise ValueError("a partition or offset is below 0")
+    return offsets
+
+
+def show(report: Report) -> str:
+    """The report for a reader."""
+    lines = [f"{report.ticks:,} ticks, {report.answered:,} answered, delivery {report.delivery}"]
+    lines += [
+        f"  {role:<12} expected {tally.expected:,}  missing {tally.missing:,}  different {tally.different:,}  "
+        f"duplicated {tally.duplicated:,}  out of order {tally.unordered:,}"
+        for role, tally in report.topics.items()
+    ]
+    if report.internal:
+        lines.append(f"  {report.internal:,} ticks were refused as internal and left out")
+    if report.first_difference:
+        lines.append(f"first difference: {report.first_difference}")
+    lines.append("verified" if report.ok else "NOT VERIFIED")
+    return "\n".join(lines)
+
+
+def run(
+    settings: Settings, make_pipeline: MakePipeline, start: Offsets | None, stop: Offsets | None, json: bool
+) -> int:
+    """`tapewatch verify`; the exit status is 1 if anything is wrong."""
+    report = verify(settings, make_pipeline, start, stop, _progress())
+    if json:
+        click.echo(messages.encode(msgspec.to_builtins(report) | {"ok": report.ok}).decode())
+    else:
+        click.echo(show(report))
+    return 0 if report.ok else 1
+
+
+def _progress() -> Callable[[str], None]:
+    """A line on the terminal that changes; nothing where there is none."""
+    error = click.get_text_stream("stderr")
+    return (lambda line: click.echo(f"\r{line}\x1b[K", err=True, nl=False)) if error.isatty() else lambda line: None

@@ -1,0 +1,178 @@
+"""State that outlives its worker, on a real Kafka with the real pipeline: kills, zombies, and what `verify` says.
+
+The workers are real processes with models by hand (`tests.integration.fake_models`), so that they start fast.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from stream import topics
+from stream.broker import free_ports
+from stream.children import Child
+from stream.config import ROOT, Settings
+from stream.inference import Models
+from stream.messages import decode_risk, encode
+from stream.pipeline import Pipeline
+from stream.verify import Report, verify
+from tests.fakes import FakeModels
+from tests.integration.test_worker import own_worker
+from tests.ticks import SECOND, START_NS, message
+
+Eventually = Callable[..., None]
+Start = Callable[[Settings], Child]
+SYMBOLS = [f"S{number}" for number in range(12)]
+
+
+@pytest.fixture(params=["at_least_once", "exactly_once"])
+def settings(kafka_settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    """Two partitions, small chunks, and a checkpoint every 100 ms."""
+    two = msgspec.structs.replace(kafka_settings.topics, partitions=2)
+    settings = own_worker(msgspec.structs.replace(kafka_settings, topics=two), delivery=request.param, chunk_ticks=16)
+    topics.create(settings)
+    return settings
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts workers, each with a port of its own."""
+    started: list[Child] = []
+
+    def run(settings: Settings) -> Child:
+        worker = msgspec.structs.replace(settings.worker, port=free_ports(1)[0])
+        text = encode(msgspec.structs.replace(settings, worker=worker)).decode()
+        command = [sys.executable, "-m", "tests.integration.by_hand", text]
+        started.append(Child(command, tmp_path / f"worker{len(started)}.log", directory=ROOT))
+        return started[-1]
+
+    yield run
+    for child in started:
+        if child.running:
+            os.kill(child.pid, signal.SIGCONT)
+        child.stop()
+
+
+class Feed:
+    """Puts ticks on both partitions; every 50th message is junk, every 70th a duplicate."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.topics.ticks
+        self._producer = Producer({"bootstrap.servers": settings.broker, "linger.ms": 5})
+        self.sent = 0
+
+    def send(self, count: int) -> None:
+        for number in range(self.sent, self.sent + count):
+            symbol = SYMBOLS[number % len(SYMBOLS)]
+            tick = message(
+                symbol=symbol,
+                exchange_ns=START_NS + number * SECOND // 10,
+                price=100.0 + (number * 7919 % 13) / 10,
+                trade_id=number - (number % 70 == 69) * len(SYMBOLS) or 1,
+            )
+            value = b"junk" if number % 50 == 49 else tick
+            self._producer.produce(self._topic, key=symbol, value=value, partition=number % len(SYMBOLS) % 2)
+            self._producer.poll(0)
+        self._producer.flush()
+        self.sent += count
+
+
+def committed(settings: Settings) -> int:
+    """Ticks below the committed offsets."""
+    consumer = Consumer({"bootstrap.servers": settings.broker, "group.id": settings.worker.group})
+    try:
+        at = consumer.committed([TopicPartition(settings.topics.ticks, number) for number in range(2)], 10)
+    except KafkaException as error:
+        if not error.args[0].retriable():  # a broker that has just started looks for the group's coordinator
+            raise
+        return 0
+    finally:
+        consumer.close()
+    return sum(max(0, each.offset) for each in at)
+
+
+def said(child: Child, text: str) -> bool:
+    return text in child.log.read_text(encoding="utf-8")
+
+
+def verified(settings: Settings, ticks: int) -> Report:
+    """What `tapewatch verify` finds; everything must be there and right."""
+    report = verify(settings, lambda partition: Pipeline(settings, cast(Models, FakeModels()), partition))
+    assert report.ok, report
+    assert report.ticks == ticks
+    assert report.topics["rejected"].expected >= ticks // 50
+    if settings.worker.delivery == "exactly_once":
+        assert {tally.duplicated for tally in report.topics.values()} == {0}
+    return report
+
+
+def tamper(settings: Settings) -> None:
+    """Publish an answer a second time, then another with a changed number: `verify` tells both."""
+    role, topic = "risk", settings.topics.risk
+    consumer = Consumer({"bootstrap.servers": settings.broker, "group.id": "look"})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    record = consumer.poll(10)
+    consumer.close()
+    assert record is not None
+    value = record.value() or b""
+    producer = Producer({"bootstrap.servers": settings.broker})
+    for changed in (value, value.replace(b'"level":"normal"', b'"level":"critical"')):
+        producer.produce(topic, key=record.key(), value=changed, partition=0)
+        producer.flush()
+        report = verify(settings, lambda partition: Pipeline(settings, cast(Models, FakeModels()), partition))
+        if changed == value:
+            assert report.topics[role].duplicated >= 1
+            assert report.ok == (settings.worker.delivery == "at_least_once")
+    assert not report.ok
+    assert report.topics[role].different == 1
+    assert f"{topic}, partition 0, tick {decode_risk(value).offset}: published" in report.first_difference
+    assert f"computed {value.decode()}" in report.first_difference
+
+
+def test_killed_in_mid_stream_it_goes_on_as_if_nothing_had_been(
+    settings: Settings, start: Start, eventually: Eventually
+) -> None:
+    feed = Feed(settings)
+    feed.send(6000)
+    first = start(settings)
+    eventually(lambda: committed(settings) >= 500)
+    first.kill()
+    assert 500 <= committed(settings) < feed.sent
+    last = start(settings)
+    eventually(lambda: committed(settings) == feed.sent)
+    assert said(last, "recovered partitions=0,1 instruments=12")
+    feed.send(600)
+    eventually(lambda: committed(settings) == feed.sent)
+    assert last.stop() == 0
+    verified(settings, feed.sent)
+    tamper(settings)
+
+
+def test_a_zombie_can_neither_publish_nor_commit(settings: Settings, start: Start, eventually: Eventually) -> None:
+    feed = Feed(settings)
+    feed.send(600)
+    zombie = start(settings)
+    eventually(lambda: committed(settings) == feed.sent)
+    feed.send(4000)  # some of it in its hands when it is stopped
+    eventually(lambda: committed(settings) > 700)
+    os.kill(zombie.pid, signal.SIGSTOP)
+    heir = start(settings)
+    eventually(lambda: said(heir, "recovered partitions=0,1"), 40.0)
+    eventually(lambda: committed(settings) == feed.sent)
+    os.kill(zombie.pid, signal.SIGCONT)
+    eventually(lambda: zombie.log.read_text().count("assigned topic=") == 2)
+    feed.send(1000)
+    eventually(lambda: committed(settings) == feed.sent)
+    assert zombie.running
+    assert zombie.stop() == 0
+    feed.send(200)
+    eventually(lambda: committed(settings) == feed.sent)
+    assert heir.stop() == 0
+    report = verified(settings, feed.sent)
+    assert {tally.unordered for tally in report.topics.values()} == {0}

@@ -1,0 +1,80 @@
+"""What a verification counts."""
+
+import numpy as np
+import pytest
+
+from stream.verify import Comparison, Report, Tally, fingerprint, parse, show
+
+FIRST = 100
+WANTED = np.array([11, 0, 13, 14], np.uint64)  # the tick at 101 calls for nothing
+
+
+def compared(*records: tuple[int, int]) -> tuple[Tally, Comparison, int | None]:
+    tally = Tally()
+    comparison = Comparison(WANTED, FIRST, tally)
+    for offset, found in records:
+        comparison.add(offset, found, b"%d" % found)
+    return tally, comparison, comparison.end()
+
+
+def test_all_there_once_in_order() -> None:
+    tally, comparison, missing = compared((100, 11), (102, 13), (103, 14))
+    assert tally == Tally(expected=3, found=3)
+    assert (comparison.differing, missing) == (None, None)
+
+
+def test_the_first_missing_is_named() -> None:
+    tally, _, missing = compared((100, 11))
+    assert (tally.expected, tally.found, tally.missing) == (3, 1, 2)
+    assert missing == 102
+
+
+def test_a_repeated_stretch_is_duplicated_and_not_out_of_order() -> None:
+    tally, _, _ = compared((100, 11), (102, 13), (100, 11), (102, 13), (103, 14))
+    assert tally == Tally(expected=3, found=3, duplicated=2)
+
+
+def test_a_first_answer_behind_a_later_one_is_out_of_order() -> None:
+    tally, _, _ = compared((102, 13), (100, 11), (103, 14))
+    assert tally.unordered == 1
+
+
+@pytest.mark.parametrize("record", [(102, 99), (101, 12), (-1, 0)])
+def test_other_content_and_answers_to_nothing_are_different(record: tuple[int, int]) -> None:
+    tally, comparison, _ = compared((100, 11), record, (102, 13), (103, 14))
+    assert tally.different == 1
+    assert comparison.differing == (record[0], b"%d" % record[1])
+
+
+def test_ticks_outside_the_range_do_not_count() -> None:
+    assert compared((99, 5), (104, 5))[0] == Tally(expected=3, missing=3)
+
+
+def test_duplicates_are_wrong_only_where_none_was_promised() -> None:
+    tallies = {"risk": Tally(expected=1, found=1, duplicated=1)}
+    assert Report("at_least_once", 1, 1, tallies).ok
+    assert not Report("exactly_once", 1, 1, tallies).ok
+
+
+@pytest.mark.parametrize("wrong", [Tally(missing=1), Tally(different=1), Tally(unordered=1)])
+def test_what_is_wrong_is_wrong_for_both(wrong: Tally) -> None:
+    report = Report("at_least_once", 1, 1, {"risk": wrong})
+    assert not report.ok
+    assert show(report).endswith("NOT VERIFIED")
+
+
+def test_parts_of_a_record_are_not_mixed_up() -> None:
+    assert (
+        len({fingerprint(b"ab", b"c"), fingerprint(b"a", b"bc"), fingerprint(None, b"abc"), fingerprint(b"abc")}) == 4
+    )
+
+
+def test_offsets_are_read() -> None:
+    assert parse("0:1000,3:5") == {0: 1000, 3: 5}
+    assert parse("beginning") is None
+
+
+@pytest.mark.parametrize("text", ["", "1", "0:1:2", "a:1", "0:-1", "-1:0"])
+def test_what_is_no_offset_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"below 0|values to unpack|invalid literal"):
+        parse(text)
