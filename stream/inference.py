@@ -221,10 +221,10 @@ def load(folder: Path) -> Models:
     if not folder.is_dir():
         raise ModelMismatch(f"models folder {folder} does not exist: name one with --models, or run `make models`")
     chosen: dict[str, Bundle] = {}
-    for card_file in sorted(folder.glob("*/*/card.json"), key=lambda file: _version_key(file.parent.name)):
-        card = _read_card(card_file)
+    for card_file in sorted(folder.glob("*/*/card.json"), key=lambda file: version_key(file.parent.name)):
+        card = read_card(card_file)
         held = chosen.get(card.family)
-        if held and held.card.name != card.name and _version_key(held.card.version) == _version_key(card.version):
+        if held and held.card.name != card.name and version_key(held.card.version) == version_key(card.version):
             raise ModelMismatch(
                 f"{folder} holds two bundles of family {card.family} with version {card.version}: {held.card.name} "
                 f"and {card.name}; remove one, or give the one to use a higher version"
@@ -244,7 +244,7 @@ def load_bundle(folder: Path) -> Bundle:
     ModelMismatch
         Naming the folder, what the bundle has and what is needed.
     """
-    card = _read_card(folder / "card.json")
+    card = read_card(folder / "card.json")
     _check_card(folder, card)
     graph = _read_graph(folder / "model.onnx", card)
     for what, found, needed in (
@@ -259,8 +259,8 @@ def load_bundle(folder: Path) -> Bundle:
     return Bundle(folder, card, graph)
 
 
-def _version_key(version: str) -> tuple[int, str]:
-    """Numeric order: 10 after 9; a version that is no number comes before all that are."""
+def version_key(version: str) -> tuple[int, str]:
+    """Sorts versions in numeric order: 10 after 9; a version that is no number comes before all that are."""
     return (int(version), version) if version.isdecimal() else (-1, version)
 
 
@@ -268,7 +268,14 @@ def _name(card: Card) -> str:
     return f"{card.name}@{card.version}"
 
 
-def _read_card(file: Path) -> Card:
+def read_card(file: Path) -> Card:
+    """Decode a card.json; what it says is not yet held against the graph.
+
+    Raises
+    ------
+    ModelMismatch
+        If the file cannot be read or is no card.
+    """
     try:
         return _DECODER.decode(file.read_bytes())
     except OSError as error:

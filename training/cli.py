@@ -1,4 +1,4 @@
-"""`tapewatch train`: bundles from files of ticks, with progress."""
+"""`tapewatch train` and `tapewatch evaluate`: bundles and reports from files of ticks, with progress."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +9,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from stream import catalogue, inference
 from stream.config import DEFAULT_MODELS
-from training import bundles, data
+from stream.errors import TapewatchError
+from training import bundles, data, evaluation
 
 Trainer = Callable[[data.Dataset, bundles.Plan, int, Path, bundles.Announce], Path]
 TRAINERS: Final[dict[str, Trainer]] = {
@@ -71,3 +73,72 @@ def _announcer(progress: Progress) -> bundles.Announce:
         return lambda done, of, note: progress.update(task, completed=done, total=of, note=note)
 
     return announce
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("paths", nargs=-1, required=True, metavar="[MODELS] DATA...", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Folder for the reports, one folder a file.",
+)
+def evaluate(paths: tuple[Path, ...], out: Path) -> None:
+    """Compare the forecaster in MODELS with plain baselines on the test part of each file of DATA.
+
+    MODELS is a folder of bundles, or one forecaster's bundle; without it the models that ship. DATA are Parquet or CSV
+    files of ticks, or folders of Parquet files. Writes report.md, report.json and plots. One processor core is used.
+    """
+    from training import comparison, report  # they load scipy and matplotlib, which training alone does not need
+
+    models, given = _models_and_data(paths)
+    console = Console(stderr=True)
+    card, content = _forecaster(models)
+    files = _expand(given)
+    _refuse_same_names(files)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    for file in files:
+        dataset = data.load([file], say)
+        with console.status("forecasts") as status:
+            forecast = evaluation.forecasts(content, dataset.series, card.hidden_size)
+            compared = comparison.compare(dataset, forecast, f"{card.name}@{card.version}", status.update)
+            written = report.write(compared, out / file.stem)
+        for line in report.summary(compared):
+            say(f"  {line}")
+        click.echo(written[0])
+
+
+def _models_and_data(paths: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
+    """The first path is MODELS if it holds bundles or is one."""
+    first = paths[0]
+    if (first / "card.json").is_file() or any(first.glob("*/*/card.json")):
+        if len(paths) == 1:
+            raise TapewatchError(f"{first} holds models: name the files of ticks to evaluate them on, after it")
+        return first, paths[1:]
+    return Path(DEFAULT_MODELS), paths
+
+
+def _forecaster(models: Path) -> tuple[inference.Card, bytes]:
+    """Card and graph of the forecaster in a folder of bundles, or of one bundle."""
+    if not (models / "card.json").is_file():
+        found = [entry for entry in catalogue.entries(models) if entry.card.family == "forecaster"]
+        if not found:
+            raise TapewatchError(f"{models} holds no forecaster: train one, or name another folder")
+        models = found[-1].folder
+    bundle = inference.load_bundle(models)
+    if bundle.card.family != "forecaster":
+        raise TapewatchError(f"{models} is a {bundle.card.family}: only forecasters can be evaluated")
+    return bundle.card, bundle.graph.SerializeToString()
+
+
+def _refuse_same_names(files: list[Path]) -> None:
+    stems = [file.stem for file in files]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise TapewatchError(f"two files are named {stem}: their reports would be one; evaluate them one by one")
+    if not files:
+        raise TapewatchError("no file of ticks to evaluate on: the folder holds none")

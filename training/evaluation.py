@@ -11,9 +11,9 @@ from stream.messages import HORIZONS, QUANTILE_LEVELS
 from training import baselines, data
 
 CHUNK: Final = 4096
-_VOLATILITY: Final = [FORECAST_COLUMNS.index(f"volatility_{h}s") for h in HORIZONS]
-_UP: Final = [FORECAST_COLUMNS.index(f"probability_up_{h}s") for h in HORIZONS]
-_QUANTILES: Final = [
+VOLATILITY: Final = [FORECAST_COLUMNS.index(f"volatility_{h}s") for h in HORIZONS]
+UP: Final = [FORECAST_COLUMNS.index(f"probability_up_{h}s") for h in HORIZONS]
+QUANTILES: Final = [
     [FORECAST_COLUMNS.index(f"quantile_{round(level * 100):02d}_{h}s") for level in QUANTILE_LEVELS] for h in HORIZONS
 ]
 
@@ -74,8 +74,8 @@ class Rows:
         self.ewma = {
             seconds: gather([baselines.ewma(f, seconds) for f in features]) for seconds in baselines.EWMA_SECONDS
         }
-        self.variance = np.maximum(self.forecast[:, _VOLATILITY] ** 2, baselines.LEAST_VARIANCE)
-        self.quantiles = self.forecast[:, np.array(_QUANTILES)]
+        self.variance = np.maximum(self.forecast[:, VOLATILITY] ** 2, baselines.LEAST_VARIANCE)
+        self.quantiles = self.forecast[:, np.array(QUANTILES)]
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -132,7 +132,7 @@ def _direction(test: Rows, column: int) -> dict[str, float]:
     moved = test.log_return[:, column] != 0
     weight = test.weight[moved]
     up = test.log_return[moved, column] > 0
-    right = up == (test.forecast[moved, _UP[column]] > 0.5)
+    right = up == (test.forecast[moved, UP[column]] > 0.5)
     share = float((up * weight).sum() / weight.sum()) if moved.any() else 0.5
     return {
         "accuracy": float((right * weight).sum() / weight.sum()) if moved.any() else 0.5,

@@ -24,6 +24,7 @@ from stream.core.packing import new_scratch, pack
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
 from stream.inference import INPUTS, OUTPUTS, Card
+from training import cards
 
 OPSET: Final = 18
 TOLERANCE: Final = 1e-5
@@ -59,6 +60,7 @@ def write_bundle(net: nn.Module, card: Card, folder: Path) -> Path:
     text = msgspec.json.format(msgspec.json.encode(_rounded(msgspec.to_builtins(card, enc_hook=float))), indent=1)
     (target / "model.onnx").write_bytes(content)
     (target / "card.json").write_bytes(text + b"\n")
+    cards.write(target)
     return target
 
 

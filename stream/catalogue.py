@@ -1,0 +1,203 @@
+"""`tapewatch models`: which bundles there are, what their cards say, and whether they run here.
+
+Reads cards and graphs only; neither PyTorch nor Kafka is needed.
+"""
+
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import onnxruntime
+from rich.console import Console
+from rich.table import Table
+
+from stream.core.features import WINDOW, WINDOW_COLUMNS
+from stream.core.packing import new_scratch, pack
+from stream.core.results import FORECAST_COLUMNS
+from stream.errors import ModelMismatch
+from stream.inference import INPUTS, OUTPUTS, Bundle, Card, load_bundle, read_card, version_key
+
+TICKS: Final = 16  # of the run that verify makes, of two instruments
+
+
+class Entry(NamedTuple):
+    """One bundle's card, not yet checked against its graph."""
+
+    folder: Path
+    card: Card
+
+
+class Verified(NamedTuple):
+    """What `verify` found of one bundle."""
+
+    entry: Entry
+    problem: str  # empty: it fits and runs
+    largest: float  # absolute output of the run
+
+
+def entries(models: Path) -> list[Entry]:
+    """All bundles in a folder of name/version/, by family, name and version.
+
+    Raises
+    ------
+    ModelMismatch
+        If the folder does not exist, holds no bundle, or a card cannot be read.
+    """
+    if not models.is_dir():
+        raise ModelMismatch(f"models folder {models} does not exist: name one with --models, or run `make models`")
+    found = [Entry(file.parent, read_card(file)) for file in models.glob("*/*/card.json")]
+    if not found:
+        raise ModelMismatch(f"models folder {models} holds no bundle (name/version/card.json): run `make models`")
+    return sorted(found, key=lambda e: (e.card.family, e.card.name, version_key(e.card.version)))
+
+
+def find(models: Path, wanted: str) -> Entry:
+    """The bundle NAME@VERSION, or the newest of NAME.
+
+    Raises
+    ------
+    ModelMismatch
+        Naming the bundles that there are.
+    """
+    name, _, version = wanted.partition("@")
+    there = entries(models)
+    found = [e for e in there if e.card.name == name and version in ("", e.card.version)]
+    if not found:
+        names = ", ".join(f"{e.card.name}@{e.card.version}" for e in there)
+        raise ModelMismatch(f"{models} holds no model {wanted}; there are {names}")
+    return found[-1]
+
+
+def verify(entry: Entry) -> Verified:
+    """Hash, features, names and widths as the worker checks them, then a run of a few ticks in ONNX Runtime."""
+    try:
+        bundle = load_bundle(entry.folder)
+        return Verified(entry, "", _run(bundle))
+    except ModelMismatch as error:
+        return Verified(entry, str(error), 0.0)
+
+
+def _run(bundle: Bundle) -> float:
+    """Largest absolute output for the features' own medians; refuses shapes, types and values that do not fit."""
+    card = bundle.card
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # its errors are raised, and told by us
+    try:
+        session = onnxruntime.InferenceSession(bundle.graph.SerializeToString(), options, ["CPUExecutionProvider"])
+        feed = _inputs(card)
+        outputs = session.run(OUTPUTS[card.family], {name: feed[name] for name in INPUTS[card.family]})
+    except Exception as error:  # noqa: BLE001  ONNX Runtime raises types of its own, without a common base
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelMismatch(f"{bundle.folder}: does not run: {reason}") from None
+    for name, values in zip(OUTPUTS[card.family], outputs, strict=True):
+        shape = _shape(name, card)
+        if values.shape != shape or values.dtype != np.float32:
+            raise ModelMismatch(
+                f"{bundle.folder}: output {name} is {values.dtype}{list(values.shape)} for {TICKS} ticks, "
+                f"float32{list(shape)} is needed"
+            )
+        if not np.isfinite(values).all():
+            raise ModelMismatch(f"{bundle.folder}: output {name} is not finite for the features' own medians")
+    return max(float(np.abs(values).max()) for values in outputs)
+
+
+def _inputs(card: Card) -> dict[str, Any]:
+    """A few ticks of two instruments, each feature at its median in training."""
+    packing = pack(np.arange(TICKS, dtype=np.int32) % 2, new_scratch(2))
+    return {
+        "features": np.tile(np.array(card.normal, np.float32), (TICKS, 1)),
+        "window": np.tile(np.array(card.normal[: len(WINDOW_COLUMNS)], np.float32), (TICKS, WINDOW, 1)),
+        "forecast": np.full((TICKS, len(FORECAST_COLUMNS)), 1e-4, np.float32),
+        "hidden": np.zeros((2, card.hidden_size), np.float32),
+        **{name: getattr(packing, name) for name in ("pack", "rest", "carry", "unpack", "last")},
+    }
+
+
+def _shape(output: str, card: Card) -> tuple[int, int]:
+    if output == "hidden_out":
+        return (2, card.hidden_size)
+    widths = {"forecast": len(FORECAST_COLUMNS), "critic_score": 1}
+    return (TICKS, widths.get(output, 9))
+
+
+def show_list(models: Path, console: Console) -> None:
+    """A table of all bundles."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "family", "data", "trained on", "seeds", "opset", "size", "sha256"):
+        table.add_column(heading)
+    for folder, card in entries(models):
+        rows = sum(file.rows for file in card.data)
+        graph = folder / "model.onnx"
+        size = f"{graph.stat().st_size / 1000:.0f} kB" if graph.is_file() else "missing"
+        table.add_row(
+            f"{card.name}@{card.version}",
+            card.family,
+            f"{len(card.data)} files",
+            f"{rows:,} ticks",
+            ", ".join(map(str, card.seeds)),
+            str(card.opset),
+            size,
+            card.sha256[:12],
+        )
+    console.print(table)
+
+
+def show_card(models: Path, wanted: str, console: Console) -> None:
+    """One card, readably: what it is, what it was trained on, how it did."""
+    folder, card = find(models, wanted)
+    console.print(f"{card.name}@{card.version}, a {card.family}, in {folder}", highlight=False, soft_wrap=True)
+    about = {
+        "sha256": card.sha256,
+        "git commit": card.git_commit,
+        "opset": card.opset,
+        "features": len(card.features),
+        "outputs": ", ".join(card.outputs),
+        "split": card.split,
+        "seeds": ", ".join(map(str, card.seeds)),
+        "libraries": ", ".join(f"{name} {version}" for name, version in card.libraries.items()),
+    }
+    for title, values in (
+        ("", about),
+        ("data", {file.name: f"{file.rows:,} rows, {', '.join(file.symbols)}" for file in card.data}),
+        ("hyperparameters", card.hyperparameters),
+        ("metrics", dict(flat(card.metrics))),
+    ):
+        console.print(f"\n{title}" if title else "", highlight=False)
+        for name, value in values.items():
+            console.print(f"  {name}: {value}", highlight=False, markup=False, soft_wrap=True)
+    console.print("\nnotes", highlight=False)
+    for note in card.notes:
+        console.print(f"  - {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def flat(tree: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
+    """Leaves of a card's metrics, named a / b / c; those measured with several seeds with mean and deviation."""
+    leaves: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        name = f"{above} / {key}" if above else key
+        if isinstance(value, dict) and set(value) == {"shipped", "mean", "sd"}:
+            leaves.append((name, f"{value['shipped']:g} (seeds: {value['mean']:g} ± {value['sd']:g})"))
+        elif isinstance(value, dict):
+            leaves += flat(value, name)
+        else:
+            leaves.append((name, f"{value:g}" if isinstance(value, float) else str(value)))
+    return leaves
+
+
+def run_verify(models: Path, console: Console) -> None:
+    """Check every bundle, a line each.
+
+    Raises
+    ------
+    ModelMismatch
+        If one does not fit or run.
+    """
+    checked = [verify(entry) for entry in entries(models)]
+    for one in checked:
+        card = one.entry.card
+        result = one.problem or f"ok: hash, features, shapes, {TICKS} ticks in ONNX Runtime {onnxruntime.__version__}"
+        console.print(f"{card.name}@{card.version}: {result}", highlight=False, markup=False, soft_wrap=True)
+    wrong = [f"{one.entry.card.name}@{one.entry.card.version}" for one in checked if one.problem]
+    if wrong:
+        raise ModelMismatch(f"{len(wrong)} of {len(checked)} models in {models} cannot be used: {', '.join(wrong)}")

@@ -1,0 +1,93 @@
+"""`tapewatch models`, and the cards for people."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from stream import catalogue, cli
+from stream.config import ROOT
+from stream.errors import ModelMismatch
+from stream.inference import read_card
+from training import cards
+
+MODELS = ROOT / "models"
+SHIPPED = sorted(file.parent for file in MODELS.glob("*/*/card.json"))
+
+
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(MODELS, tmp_path / "models"))
+
+
+def test_list_names_every_bundle() -> None:
+    done = CliRunner().invoke(cli.commands, ["models", "list", "--models", str(MODELS)])
+    assert done.exit_code == 0
+    for folder in SHIPPED:
+        card = read_card(folder / "card.json")
+        (line,) = [one for one in done.output.splitlines() if one.startswith(f"{card.name}@{card.version} ")]
+        assert card.family in line
+        assert card.sha256[:12] in line
+
+
+def test_show_takes_the_newest_version_by_number(tmp_path: Path) -> None:
+    models = copied(tmp_path)
+    for version in ("9", "10"):
+        text = (models / "gru" / "1" / "card.json").read_text().replace('"version": "1"', f'"version": "{version}"')
+        (models / "gru" / version).mkdir()
+        (models / "gru" / version / "card.json").write_text(text)
+    assert catalogue.find(models, "gru").card.version == "10"
+    assert catalogue.find(models, "gru@9").card.version == "9"
+
+
+def test_show_tells_metrics_with_their_spread() -> None:
+    done = CliRunner().invoke(cli.commands, ["models", "show", "gru@1", "--models", str(MODELS)])
+    qlike = read_card(MODELS / "gru" / "1" / "card.json").metrics["test"]["es_ticks.parquet"]["10s"]["qlike"]
+    line = f"test / es_ticks.parquet / 10s / qlike: {qlike['shipped']:g} (seeds: {qlike['mean']:g} ± {qlike['sd']:g})"
+    assert line in done.output
+
+
+def test_unknown_model_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ModelMismatch, match=r"no model gru@7; there are .*gru@1"):
+        catalogue.find(MODELS, "gru@7")
+
+
+def test_verify_runs_all_that_ship() -> None:
+    checked = [catalogue.verify(entry) for entry in catalogue.entries(MODELS)]
+    assert [one.problem for one in checked] == [""] * len(SHIPPED)
+    assert all(one.largest > 0 for one in checked)
+
+
+def test_verify_names_the_changed_graph_and_checks_the_others(tmp_path: Path) -> None:
+    models = copied(tmp_path)
+    with (models / "wgan" / "1" / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    done = CliRunner().invoke(cli.commands, ["models", "verify", "--models", str(models)])
+    assert isinstance(done.exception, ModelMismatch)
+    assert "1 of 3 models" in str(done.exception)
+    assert "wgan@1" in str(done.exception)
+    assert done.output.count(": ok:") == 2
+    assert "it was changed" in done.output
+
+
+def test_folder_without_bundles_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelMismatch, match="make models"):
+        catalogue.entries(tmp_path)
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.parent.name)
+def test_committed_card_is_the_generated_one(folder: Path) -> None:
+    card = read_card(folder / "card.json")
+    assert (folder / "CARD.md").read_text(encoding="utf-8") == cards.markdown(card), "run python -m training.cards"
+    picture = cards.svg(card)
+    assert (folder / "calibration.svg").exists() == bool(picture)
+    if picture:
+        assert (folder / "calibration.svg").read_text(encoding="utf-8") == picture
+
+
+def test_card_says_where_the_forecaster_loses_to_ewma() -> None:
+    card = read_card(MODELS / "gru" / "1" / "card.json")
+    fails = cards.markdown(card).split("## Where it fails")[1].split("## ")[0]
+    for named in card.metrics["qlike_not_below_ewma"]:
+        file, horizon = named.rsplit(" ", 1)
+        assert f"{file}, {horizon}: QLIKE" in fails

@@ -1,0 +1,313 @@
+"""CARD.md and calibration.svg of a bundle, made from its card.json alone.
+
+`python -m training.cards` writes those of the models that ship again; export.write_bundle writes them with a bundle.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from stream.config import DEFAULT_MODELS
+from stream.inference import Card, read_card
+
+PURPOSE: Final = {
+    "forecaster": "Answers every tick with the expected log return, the volatility, the probability that the price "
+    "rises and five quantiles of the log return, each over the next 10 s and 60 s. The worker makes VaR 99 % and "
+    "ES 97.5 % of its quantiles. It is meant to tell how much a price may move, not where to.",
+    "critic": "Answers every tick with a score of the last 32 trades; the table in the card turns it into `anomaly`, "
+    "the share of normal ticks that score less. It is meant to draw a human's eye to a tape that behaves as it seldom "
+    "does; it does not say why, and an anomaly is no proof of misconduct.",
+    "policy": "Answers every tick with the value and the expected reward of being short, flat or long, for each "
+    "position held. It is a second opinion for a desk that has rules of its own; nothing trades by it.",
+}
+SHARE_WANTED: Final = (0.005, 0.02)  # where 1 % is promised: half to twice as much passes
+TOO_SELDOM: Final = 0.5
+"""A fault found less often than this is listed among what fails."""
+
+
+def write(folder: Path) -> list[Path]:
+    """CARD.md and, where the card holds a calibration, calibration.svg beside card.json."""
+    card = read_card(folder / "card.json")
+    (folder / "CARD.md").write_text(markdown(card), encoding="utf-8")
+    written = [folder / "CARD.md"]
+    picture = svg(card)
+    if picture:
+        (folder / "calibration.svg").write_text(picture, encoding="utf-8")
+        written.append(folder / "calibration.svg")
+    return written
+
+
+def markdown(card: Card) -> str:
+    """The card for people."""
+    measured, fails = _FAMILY[card.family]
+    failures = list(fails(card))
+    parts = [
+        f"# {card.name}@{card.version}",
+        f"A {card.family}. Made from card.json by `python -m training.cards`; do not edit.",
+        "## What it is for",
+        PURPOSE[card.family],
+        "## How it does",
+        *measured(card),
+        "## Where it fails",
+        "\n".join(f"- {line}" for line in failures) if failures else "Nothing measured for this card says so.",
+        *(["## Calibration", _CAPTION[card.family]] if svg(card) else []),
+        "## Data",
+        _table(
+            ("file", "rows", "instruments", "training from", "validation from", "test from", "to (UTC)"), _data(card)
+        ),
+        f"Split {card.split}.",
+        "## Training",
+        _table(("", ""), _training(card)),
+        "## Notes",
+        "\n".join(f"- {note}" for note in card.notes),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _data(card: Card) -> list[list[str]]:
+    return [
+        [
+            file.name,
+            f"{file.rows:,}",
+            ", ".join(file.symbols),
+            *(_utc(ns) for ns in (file.first_ns, file.validation_ns, file.test_ns, file.last_ns)),
+        ]
+        for file in card.data
+    ]
+
+
+def _utc(ns: int) -> str:
+    return datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _training(card: Card) -> list[list[str]]:
+    return [
+        ["seeds, best on validation first", ", ".join(map(str, card.seeds))],
+        ["hyperparameters", ", ".join(f"{key} {value}" for key, value in card.hyperparameters.items())],
+        ["ONNX against PyTorch", f"differs by at most {card.metrics.get('onnx_against_pytorch', float('nan')):.1e}"],
+        ["ONNX opset", str(card.opset)],
+        ["sha256 of model.onnx", card.sha256],
+        ["git commit", card.git_commit],
+        ["libraries", ", ".join(f"{name} {version}" for name, version in card.libraries.items())],
+    ]
+
+
+def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _shipped(value: Any) -> float:
+    return float(value["shipped"] if isinstance(value, dict) else value)
+
+
+def _spread(value: Any, digits: str = ".4f") -> str:
+    """The shipped seed, and in brackets mean and standard deviation over the seeds."""
+    if not isinstance(value, dict):
+        return format(value, digits)
+    return f"{value['shipped']:{digits}} ({value['mean']:{digits}} ± {value['sd']:{digits}})"
+
+
+def _horizons(card: Card) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for file, horizons in card.metrics.get("test", {}).items():
+        for horizon, numbers in horizons.items():
+            yield file, horizon, numbers
+
+
+def _forecaster(card: Card) -> Iterator[str]:
+    yield (
+        "On the test part of each file, beside plain baselines. The first number is of the seed that ships, in "
+        f"brackets mean and standard deviation over {len(card.seeds)} seeds. Lower is better for QLIKE and pinball. "
+        "Bold is the better of the two. A fuller comparison, with HAR, GARCH and gradient boosting, is what "
+        "`tapewatch evaluate` writes; see docs/models."
+    )
+    rows = [
+        [
+            *(file, horizon, f"{n['ticks']:,}"),
+            *_better(n["qlike"], n["qlike_ewma"]),
+            f"{n['qlike_last_value']:.4g}",
+            *_better(n["pinball"], n["pinball_normal_ewma"]),
+            f"{_spread(n['accuracy'], '.3f')} / {n['accuracy_majority']:.3f}",
+        ]
+        for file, horizon, n in _horizons(card)
+    ]
+    head = ("file", "horizon", "ticks", "QLIKE", "EWMA's", "last value's", "pinball", "EWMA's", "accuracy / majority")
+    yield _table(head, rows)
+
+
+def _better(ours: Any, other: float) -> tuple[str, str]:
+    """Both as text, the lower one bold."""
+    mine, theirs = _spread(ours), f"{other:.4f}"
+    return (f"**{mine}**", theirs) if _shipped(ours) < other else (mine, f"**{theirs}**")
+
+
+def _forecaster_fails(card: Card) -> Iterator[str]:
+    for file, horizon, n in _horizons(card):
+        where = f"{file}, {horizon}"
+        if _shipped(n["qlike"]) >= n["qlike_ewma"]:
+            yield f"{where}: QLIKE {_shipped(n['qlike']):.4f} is not below EWMA's {n['qlike_ewma']:.4f}."
+        if _shipped(n["pinball"]) >= n["pinball_normal_ewma"]:
+            yield f"{where}: pinball {_shipped(n['pinball']):.4f} is not below {n['pinball_normal_ewma']:.4f}, EWMA's."
+        if _shipped(n["accuracy"]) <= n["accuracy_majority"]:
+            yield (
+                f"{where}: direction right in {_shipped(n['accuracy']):.1%}, always saying the more frequent one in "
+                f"{n['accuracy_majority']:.1%}."
+            )
+        low = _shipped(n["coverage"]["0.01"])
+        if not SHARE_WANTED[0] <= low <= SHARE_WANTED[1]:
+            yield f"{where}: {low:.2%} of returns are below the 1 % quantile, so VaR 99 % is off there."
+
+
+def _critic(card: Card) -> Iterator[str]:
+    m = card.metrics
+    yield (
+        "Faults injected into real windows of the test part. AUC 0.5 is guessing; found is the share that exceeds "
+        "0.99, with 1 % false alarms."
+    )
+    detection = [
+        [name.replace("_", " "), f"{n['auc']:.3f}", f"{n['found_at_0.99']:.1%}"] for name, n in m["detection"].items()
+    ]
+    yield _table(("fault", "AUC", "found"), detection)
+    yield f"Real against generated windows: AUC {m['real_against_generated_auc']:.3f}; 0.5 is a perfect generator."
+    yield "Normal ticks of the test part above 0.99; 1 % is the aim:"
+    yield _table(("instrument", "share"), [[name, f"{share:.2%}"] for name, share in m["share_above_0.99"].items()])
+
+
+def _critic_fails(card: Card) -> Iterator[str]:
+    for name, share in card.metrics["share_above_0.99"].items():
+        if not SHARE_WANTED[0] <= share <= SHARE_WANTED[1]:
+            wanted = f"{SHARE_WANTED[0]:.1%} to {SHARE_WANTED[1]:.0%}"
+            yield f"{name}: {share:.2%} of normal ticks exceed 0.99, wanted {wanted}."
+    for name, n in card.metrics["detection"].items():
+        if n["found_at_0.99"] < TOO_SELDOM:
+            yield f"{name.replace('_', ' ')}: found in {n['found_at_0.99']:.1%} of the cases only."
+    if len(card.seeds) < 2:
+        yield "Trained with one seed, so nobody knows how much of this is luck."
+
+
+def _policy(card: Card) -> Iterator[str]:
+    yield (
+        f"On the test part, basis points of one unit after costs; in brackets mean and standard deviation over "
+        f"{len(card.seeds)} seeds. Flat earns 0 by doing nothing."
+    )
+    names = {"mean_reward": ".5f", "profit": ",.1f", "turnover": ".3f", "drawdown": ",.1f", "share_flat": ".4f"}
+    rows = [
+        [way.replace("_", " "), *(_spread(numbers[name], digits) for name, digits in names.items())]
+        for way, numbers in card.metrics["test"].items()
+    ]
+    yield _table(("way to act", "a decision", "profit", "turnover, 1,000 decisions", "drawdown", "share flat"), rows)
+
+
+def _policy_fails(card: Card) -> Iterator[str]:
+    ours = card.metrics["test"]["q_learning"]
+    reward = ours["mean_reward"]
+    if isinstance(reward, dict) and reward["mean"] <= 2.0 * reward["sd"]:
+        yield (
+            f"Its reward, {reward['mean']:.5f} bp a decision over the seeds, is within two deviations "
+            f"({reward['sd']:.5f}) of 0: it cannot be told apart from doing nothing."
+        )
+    if _shipped(ours["share_flat"]) > 0.99:
+        flat = f"{_shipped(ours['share_flat']):.2%}"
+        yield f"It is flat in {flat} of its decisions: it found next to nothing that earns its costs."
+
+
+_FAMILY: Final[dict[str, tuple[Callable[[Card], Iterator[str]], Callable[[Card], Iterator[str]]]]] = {
+    "forecaster": (_forecaster, _forecaster_fails),
+    "critic": (_critic, _critic_fails),
+    "policy": (_policy, _policy_fails),
+}
+_CAPTION: Final = {
+    "forecaster": "![Calibration](calibration.svg)\n\nA column a file and horizon: the share of test returns below the "
+    "quantile less what was promised, in percentage points, for 1, 5, 50, 95 and 99 %.",
+    "critic": "![Calibration](calibration.svg)\n\nThe table of the card: score to the share of normal ticks below it, "
+    "from the validation part.",
+}
+
+WIDTH: Final = 640
+HEIGHT: Final = 260
+LEFT, RIGHT, TOP, BOTTOM = 50, 10, 20, 60
+BLUES: Final = ("#08306b", "#2171b5", "#6baed6", "#fd8d3c", "#a63603")
+
+
+def svg(card: Card) -> str:
+    """Calibration as a picture; empty where the card holds none."""
+    if card.family == "forecaster" and card.metrics.get("test"):
+        return _coverage_picture(card)
+    return _table_picture(card) if card.calibration else ""
+
+
+def _coverage_picture(card: Card) -> str:
+    columns = [
+        (f"{file.removesuffix('.parquet')} {horizon}", {level: _shipped(v) for level, v in n["coverage"].items()})
+        for file, horizon, n in _horizons(card)
+    ]
+    most = max(abs(share - float(level)) for _, c in columns for level, share in c.items()) * 100.0
+    most = max(most, 1.0)
+    step = (WIDTH - LEFT - RIGHT) / len(columns)
+    shapes = [_line(LEFT, _middle(), WIDTH - RIGHT, _middle())]
+    for number, (name, shares) in enumerate(columns):
+        for k, (level, share) in enumerate(shares.items()):
+            x = LEFT + step * (number + 0.2 + 0.15 * k)
+            y = _middle() - 100.0 * (share - float(level)) / most * (_middle() - TOP)
+            shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{BLUES[k % len(BLUES)]}"/>')
+        shapes.append(_text(LEFT + step * (number + 0.5), HEIGHT - BOTTOM + 12, name, turn=20))
+    for share in (-most, 0.0, most):
+        y = _middle() - share / most * (_middle() - TOP)
+        shapes.append(_text(LEFT - 6, y + 3, f"{share:+.1f}", anchor="end"))
+    levels = list(columns[0][1])
+    for k, level in enumerate(levels):
+        shapes.append(_text(LEFT + 60.0 * k + 20, 12, f"{float(level):.0%}", colour=BLUES[k % len(BLUES)]))
+    return _picture(shapes)
+
+
+def _table_picture(card: Card) -> str:
+    assert card.calibration is not None
+    score, probability = card.calibration.score, card.calibration.probability
+    low, high = score[0], score[-1]
+
+    def at(s: float, p: float) -> str:
+        x = LEFT + (s - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+        return f"{x:.1f},{HEIGHT - BOTTOM - p * (HEIGHT - BOTTOM - TOP):.1f}"
+
+    points = " ".join(at(s, p) for s, p in zip(score, probability, strict=True))
+    shapes = [
+        _line(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM),
+        _line(LEFT, TOP, LEFT, HEIGHT - BOTTOM),
+        f'<polyline points="{points}" fill="none" stroke="{BLUES[1]}" stroke-width="2"/>',
+        *(_text(LEFT - 6, HEIGHT - BOTTOM - p * (HEIGHT - BOTTOM - TOP) + 3, f"{p:g}", "end") for p in (0.0, 0.5, 1.0)),
+        _text(LEFT, HEIGHT - BOTTOM + 16, f"{low:.2f}"),
+        _text(WIDTH - RIGHT, HEIGHT - BOTTOM + 16, f"{high:.2f}", anchor="end"),
+        _text((LEFT + WIDTH) / 2, HEIGHT - BOTTOM + 36, "score", anchor="middle"),
+    ]
+    return _picture(shapes)
+
+
+def _middle() -> float:
+    return (TOP + HEIGHT - BOTTOM) / 2
+
+
+def _line(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#888"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", turn: int = 0, colour: str = "#444") -> str:
+    turned = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"{turned}>{text}</text>'
+
+
+def _picture(shapes: list[str]) -> str:
+    style = 'font-family="sans-serif" font-size="9"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {style}>'
+    return "\n".join((head, '<rect width="100%" height="100%" fill="white"/>', *shapes, "</svg>")) + "\n"
+
+
+def main(models: Path = Path(DEFAULT_MODELS)) -> None:
+    """Write the cards of all bundles in a folder."""
+    for file in sorted(models.glob("*/*/card.json")):
+        for path in write(file.parent):
+            print(path.relative_to(models))
+
+
+if __name__ == "__main__":
+    main()
