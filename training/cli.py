@@ -88,7 +88,8 @@ def evaluate(paths: tuple[Path, ...], out: Path) -> None:
     """Compare the forecaster in MODELS with plain baselines on the test part of each file of DATA.
 
     MODELS is a folder of bundles, or one forecaster's bundle; without it the models that ship. DATA are Parquet or CSV
-    files of ticks, or folders of Parquet files. Writes report.md, report.json and plots. One processor core is used.
+    files of ticks, or folders of Parquet files. Writes report.md, report.json and plots, and README.md
+    about all files of the run. One processor core is used.
     """
     from training import comparison, report  # they load scipy and matplotlib, which training alone does not need
 
@@ -101,6 +102,7 @@ def evaluate(paths: tuple[Path, ...], out: Path) -> None:
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    done = []
     for file in files:
         dataset = data.load([file], say)
         with console.status("forecasts") as status:
@@ -110,6 +112,8 @@ def evaluate(paths: tuple[Path, ...], out: Path) -> None:
         for line in report.summary(compared):
             say(f"  {line}")
         click.echo(written[0])
+        done.append(compared)
+    (out / "README.md").write_text(report.overview(done), encoding="utf-8")
 
 
 def _models_and_data(paths: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:

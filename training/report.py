@@ -10,7 +10,7 @@ import msgspec
 from matplotlib.figure import Figure
 
 from stream.errors import TapewatchError
-from training.comparison import BAND, FORECASTER, Comparison, Horizon, Instrument
+from training.comparison import BAND, FORECASTER, Comparison, Horizon, Instrument, Loss
 
 SIGNIFICANT: Final = 0.01
 ACCEPTED: Final = 0.05
@@ -105,35 +105,86 @@ def summary(comparison: Comparison) -> list[str]:
     ]
     if not tested:
         return [*lines, "Too few horizons in the test part to test quantiles, VaR or ES of any one instrument."]
-    outside = [f"{name}: {c.level:.0%}" for name, h in tested for c in h.coverage if not c.inside]
+    outside = [
+        f"{name}: {c.share:.1%} below the {c.level:.0%} quantile"
+        for name, h in tested
+        for c in h.coverage
+        if not c.inside
+    ]
     lines.append(
-        f"Quantiles outside the band: {len(outside)} of {sum(len(h.coverage) for _, h in tested)}"
-        + (f" ({'; '.join(outside)})." if outside else ".")
+        f"Quantiles outside the band: {len(outside)} of {sum(len(h.coverage) for _, h in tested)}" + _named(outside)
     )
     return [*lines, *_rejected(tested)]
 
 
 def _against(horizon: Horizon) -> str:
     """Who is better and worse than the forecaster, by QLIKE of all instruments together."""
-    said = {"better than": [], "worse than": [], "not told apart from": []}  # type: dict[str, list[str]]
+    said: dict[str, list[str]] = {key: [] for key in ("better than", "worse than", "not told apart from", _TOO_FEW)}
     for loss in horizon.volatility[1:]:
-        told = loss.dm is not None and loss.p is not None and loss.p < SIGNIFICANT
-        key = "not told apart from" if not told else "better than" if (loss.dm or 0.0) > 0 else "worse than"
-        said[key].append(loss.model)
+        said[_verdict(loss)].append(loss.model)
     words = "; ".join(f"{key} {', '.join(models)}" for key, models in said.items() if models)
     return f"Volatility, {horizon.seconds} s: the forecaster is {words} (QLIKE, Diebold-Mariano, p < {SIGNIFICANT})."
+
+
+_TOO_FEW: Final = "on too few rows to tell from"
+NAMED: Final = 6
+"""Names in a line of the summary; the tables have them all."""
+
+
+def _verdict(loss: Loss) -> str:
+    if loss.dm is None or loss.p is None:
+        return _TOO_FEW
+    return "not told apart from" if loss.p >= SIGNIFICANT else "better than" if loss.dm > 0 else "worse than"
+
+
+def _named(names: list[str]) -> str:
+    """What a count is followed by: the first few names."""
+    more = f"; and {len(names) - NAMED} more, see below" if len(names) > NAMED else ""
+    return f": {'; '.join(names[:NAMED])}{more}." if names else "."
 
 
 def _rejected(tested: list[tuple[str, Horizon]]) -> list[str]:
     lines = []
     for model in dict.fromkeys(t.model for _, h in tested for t in h.tails):
         mine = [(name, t) for name, h in tested for t in h.tails if t.model == model]
-        var = [n for n, t in mine if min(t.var.kupiec_p, t.var.conditional_coverage_p) < ACCEPTED]
-        es = [n for n, t in mine if t.shortfall.p < ACCEPTED]
+        var = [
+            f"{name} ({t.var.exceptions} of {t.var.tests:,})"
+            for name, t in mine
+            if min(t.var.kupiec_p, t.var.conditional_coverage_p) < ACCEPTED
+        ]
+        es = [f"{name} (Z {t.shortfall.statistic:+.2f})" for name, t in mine if t.shortfall.p < ACCEPTED]
         for what, names in (("VaR 99 % (Kupiec or CC)", var), ("ES 97.5 %", es)):
-            listed = f": {'; '.join(names)}" if names else ""
-            lines.append(f"{what} of the {model} rejected at {ACCEPTED:.0%}: {len(names)} of {len(mine)}{listed}.")
+            lines.append(
+                f"{what} of the {model} rejected at {ACCEPTED:.0%}: {len(names)} of {len(mine)}{_named(names)}"
+            )
     return lines
+
+
+def overview(comparisons: list[Comparison]) -> str:
+    """README.md of a folder of reports: what the forecaster was better and worse than, file by file."""
+    rows = [
+        [f"[{one.file.name}]({Path(one.file.name).stem}/report.md)", f"{h.seconds} s", f"{h.rows:,}"]
+        + [f"{_MARK[_verdict(loss)]} {loss.qlike - h.volatility[0].qlike:+.3g}" for loss in h.volatility[1:]]
+        for one in comparisons
+        for h in one.instruments[0].horizons
+    ]
+    head = (
+        "file",
+        "horizon",
+        "rows",
+        *(loss.model for loss in comparisons[0].instruments[0].horizons[0].volatility[1:]),
+    )
+    legend = (
+        f"QLIKE of each less that of {comparisons[0].model}, on the test part: above 0 the forecaster is better. "
+        f"✓ and ✗: Diebold-Mariano calls the forecaster better or worse, p < {SIGNIFICANT}; =: not told apart; "
+        "?: too few rows."
+    )
+    lines = [f"**{one.file.name}**\n\n" + "\n".join(f"- {line}" for line in summary(one)) for one in comparisons]
+    parts = ["# Forecaster and baselines", "Written by `tapewatch evaluate`.", legend, _table(head, rows), *lines]
+    return "\n\n".join(parts) + "\n"
+
+
+_MARK: Final = {"better than": "✓", "worse than": "✗", "not told apart from": "=", _TOO_FEW: "?"}
 
 
 def _told(comparison: Comparison) -> list[Instrument]:
@@ -287,7 +338,7 @@ def draw_coverage(comparison: Comparison) -> Figure:
                 axes.axvline(100 * level, color="black", linewidth=0.6)
                 axes.set_title(f"{level:.0%}")
             axes.set_yticks(range(len(tested)), [name for name, _ in tested])
-            axes.set_ylim(len(tested) - 0.5, -0.5)
+            axes.set_ylim(max(len(tested), 1) - 0.5, -0.5)
         figure.supxlabel(
             "% of returns below the quantile; gray: what right quantiles show in 95 % of cases", fontsize=8
         )

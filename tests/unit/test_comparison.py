@@ -145,6 +145,7 @@ def test_evaluate_writes_a_report_of_the_models_that_ship(tmp_path: Path) -> Non
     assert {path.name for path in written.iterdir()} == {
         *("report.md", "report.json", "qlike.svg", "qlike.png", "coverage.svg", "coverage.png")
     }
+    assert "(ltc/report.md)" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert (written / "report.md").read_text(encoding="utf-8").startswith("# gru@1 on ltc.parquet")
 
 
