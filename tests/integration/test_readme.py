@@ -199,13 +199,17 @@ def test_parts_of_the_demo_work_together_as_written(
     broker.stop()
 
 
-def test_toml_example_is_a_settings_file(tmp_path: Path) -> None:
-    (example,) = blocks("toml")
+def test_toml_examples_are_files_of_settings(tmp_path: Path) -> None:
     file = tmp_path / "tapewatch.toml"
-    file.write_text(example, encoding="utf-8")
-    settings = load(file, {})
-    assert settings.worker.watch == ["BTCUSDT", "ETHUSDT"]
-    assert settings.alerts.pump_return == 0.02
+    read = []
+    for example in blocks("toml"):
+        file.write_text(example, encoding="utf-8")
+        read.append(load(file, {}))
+    several, exactly_once = read
+    assert several.worker.watch == ["BTCUSDT", "ETHUSDT"]
+    assert several.alerts.pump_return == 0.02
+    assert exactly_once.worker.delivery == "exactly_once"
+    assert exactly_once.worker.commit_interval_seconds == 0.1
 
 
 def test_python_example_puts_a_tick_on_the_topic(embedded: EmbeddedBroker) -> None:
