@@ -4,10 +4,14 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev demo test lint format kafka bench models lock docs dashboards dashboards-check prometheus clean
+.PHONY: help setup setup-dev demo test lint format kafka bench chaos models lock docs dashboards dashboards-check prometheus clean
 
 BIN := .venv/bin
 ARGS ?=
+KILLS ?= 100
+RATE ?= 20000
+DELIVERY ?= at_least_once
+SEED ?=
 UV_VERSION := 0.13.9
 KAFKA_LIBS := build/kafka/libs
 export PYTHONUNBUFFERED := 1
@@ -40,6 +44,9 @@ format: .venv/.dev ## rewrite the code as `make lint` wants it
 
 bench: setup-dev kafka ## throughput and latency on a real Kafka, against a plain per-event agent
 	@$(BIN)/python -m tests.benchmark $(ARGS)
+
+chaos: setup-dev kafka ## faults under load, then the verdict; KILLS=100 RATE=20000 DELIVERY=at_least_once SEED=
+	@$(BIN)/python -m tests.chaos --kills $(KILLS) --rate $(RATE) --delivery $(DELIVERY) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 models: .venv/.dev ## train the bundles in models/ again
 	@$(BIN)/tapewatch train all $(ARGS)
