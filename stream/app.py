@@ -122,6 +122,7 @@ class Worker(Listener):
         self._lanes: dict[int, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: TapewatchError | None = None
+        self._may_commit = True  # a worker that stops since it cannot compute a chunk still commits those before it
         self.stopping = asyncio.Event()
         self.app = self._build_app()
 
@@ -187,14 +188,17 @@ class Worker(Listener):
         where they end, even if the group's offsets were lost or moved.
         """
         fresh = [tp for tp, offset in offsets.items() if self._must_open(tp.partition, offset)]
+        # Another rebalance may end this in the middle: a lane that is there has all of its state.
         for tp in fresh:
-            self._open_lane(tp.partition, offsets[tp])
+            self._lanes.pop(tp.partition, None)
+        lanes = {tp: self._new_lane(tp.partition, offsets[tp]) for tp in fresh}
         elsewhere: dict[TP, int] = {}
         if fresh and self._settings.worker.snapshots:
             try:
-                elsewhere = await self._recover(fresh)
+                elsewhere = await self._recover(lanes)
             except TapewatchError as error:
                 self._stop_for(error)
+        self._lanes.update({tp.partition: lane for tp, lane in lanes.items()})
         log.info(
             "assigned topic=%s partitions=%s", self._settings.topics.ticks, _listed(tp.partition for tp in offsets)
         )
@@ -204,13 +208,14 @@ class Worker(Listener):
         lane = self._lanes.get(partition)
         return lane is None or lane.lost is not None or lane.next_offset != offset
 
-    async def _recover(self, tps: Sequence[TP]) -> dict[TP, int]:
+    async def _recover(self, lanes: Mapping[TP, Lane]) -> dict[TP, int]:
         began = time.monotonic()
         topic, group = self._settings.topics.state, self._settings.worker.group
-        stored = await recovery.read(self._settings.broker, topic, [tp.partition for tp in tps], group, SILENCE_SECONDS)
+        stored = await recovery.read(
+            self._settings.broker, topic, [tp.partition for tp in lanes], group, SILENCE_SECONDS
+        )
         elsewhere = {}
-        for tp in tps:
-            lane = self._lanes[tp.partition]
+        for tp, lane in lanes.items():
             restored = lane.pipeline.restore(stored[tp.partition], topic)
             if restored.instruments:
                 self._tell(tp, lane, restored)
@@ -221,7 +226,7 @@ class Worker(Listener):
         self._metrics.recovered(seconds)
         log.info(
             "recovered partitions=%s instruments=%d seconds=%.3f",
-            _listed(tp.partition for tp in tps),
+            _listed(tp.partition for tp in lanes),
             sum(map(len, stored.values())),
             seconds,
         )
@@ -254,10 +259,10 @@ class Worker(Listener):
 
     async def _checkpoint(self, tp: TP) -> int | None:
         lane, transactions = self._lanes.get(tp.partition), self._transactions.get(tp.partition)
-        if lane is None or transactions is None or lane.lost is not None or self.failure is not None:
+        if lane is None or transactions is None or lane.lost is not None or not self._may_commit:
             return None
         offset = self._done_with(tp, lane)
-        if offset is None or offset == self.consumer.committed_offsets.get(tp):
+        if offset is None or (offset == self.consumer.committed_offsets.get(tp) and not transactions.waiting):
             return None
         lane.next_offset = offset
         captured, obsolete = lane.pipeline.capture(offset), lane.obsolete
@@ -315,6 +320,7 @@ class Worker(Listener):
             log.warning("lost partition=%s: another worker has taken it over", partition)
 
     def _stop_for(self, error: TapewatchError) -> None:
+        self._may_commit = False
         if self.failure is None:
             self.failure = error
         self.stopping.set()
@@ -331,11 +337,9 @@ class Worker(Listener):
         """Count the commit."""
         self._metrics.committed()
 
-    def _open_lane(self, partition: int, offset: int | None) -> Lane:
+    def _new_lane(self, partition: int, offset: int | None) -> Lane:
         scores = Scores(partition, self._settings.features.session_gap_seconds)
-        lane = Lane(self._make_pipeline(partition), scores, offset, self._settings.worker.chunks_in_flight)
-        self._lanes[partition] = lane
-        return lane
+        return Lane(self._make_pipeline(partition), scores, offset, self._settings.worker.chunks_in_flight)
 
     def _outlet(self, partition: int) -> Publisher:
         """Where the results of a partition go."""
@@ -349,6 +353,9 @@ class Worker(Listener):
         """
         delivery = cast(Delivery, event.value)
         lane = self._lane(delivery)
+        if lane is None:
+            self.consumer.give_up(event.message)
+            return
         await lane.slots.acquire()
         if self.failure is not None or lane.lost is not None:
             self.consumer.give_up(event.message)
@@ -372,14 +379,17 @@ class Worker(Listener):
         task.add_done_callback(self._tasks.discard)
         await asyncio.sleep(0)  # lets the producer take the batches before the next chunk occupies the loop
 
-    def _lane(self, delivery: Delivery) -> Lane:
-        lane = self._lanes[delivery.chunk.partition]
+    def _lane(self, delivery: Delivery) -> Lane | None:
+        """Where a chunk goes on; None if its partition has been taken away."""
+        lane = self._lanes.get(delivery.chunk.partition)
+        if lane is None:
+            return None
         if lane.next_offset is not None and delivery.span.first < lane.next_offset:
             log.warning(
                 "rewound partition=%s from=%s to=%s", delivery.chunk.partition, lane.next_offset, delivery.span.first
             )
             group, known = self._settings.worker.group, lane.pipeline.instruments.names
-            lane = self._open_lane(delivery.chunk.partition, delivery.span.first)
+            lane = self._lanes[delivery.chunk.partition] = self._new_lane(delivery.chunk.partition, delivery.span.first)
             lane.obsolete = {snapshots.key(group, *name) for name in known}
         return lane
 
@@ -438,6 +448,8 @@ class Worker(Listener):
         if is_fenced(error):
             self._lose(lane, delivery.chunk.partition)
             return
+        if isinstance(error, KafkaError | TapewatchError):
+            self._may_commit = False
         if self.failure is not None:
             return
         where = f"partition {delivery.chunk.partition}, offsets {delivery.span.first} to {delivery.span.end - 1}"

@@ -18,6 +18,13 @@ from kafka.errors import KafkaError
 from stream.errors import BrokerUnreachable
 
 PROBE_SECONDS: Final = 5.0
+RETRY_SECONDS: Final = 0.1
+# A broker that has just started, or a group that has never been, has no coordinator at once.
+_COORDINATOR_ON_ITS_WAY: Final = (
+    confluent_kafka.KafkaError.NOT_COORDINATOR,
+    confluent_kafka.KafkaError.COORDINATOR_NOT_AVAILABLE,
+    confluent_kafka.KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 LOOKERS: Final = "tapewatch-look"  # librdkafka wants a group, though nothing joins it
 _API_VERSIONS: Final = 18
 _CREATE_TOPICS: Final = 19
@@ -133,8 +140,9 @@ def committed(broker: str, group: str, topic: str, partitions: Sequence[int]) ->
         while True:
             try:
                 return {each.partition: max(0, each.offset) for each in asker.committed(wanted, PROBE_SECONDS)}
-            except confluent_kafka.KafkaException as error:  # the group's coordinator may be on its way
-                if not error.args[0].retriable() or time.monotonic() > end:
+            except confluent_kafka.KafkaException as error:
+                if error.args[0].code() not in _COORDINATOR_ON_ITS_WAY or time.monotonic() > end:
                     raise
+                time.sleep(RETRY_SECONDS)
     finally:
         asker.close()

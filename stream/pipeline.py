@@ -167,6 +167,7 @@ class Pipeline:
         try:
             return self._process(chunk, timestamp_ms)
         except MemoryError:  # smaller pieces would only hide it
+            self.state.put_back(*self._undo)
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, one tick must not stop the others
             self.state.put_back(*self._undo)

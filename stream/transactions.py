@@ -51,6 +51,7 @@ class Transactions(Publisher):
         self._steps: asyncio.Queue[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = asyncio.Queue()
         self._open: list[asyncio.Future[Any]] = []  # batches of the transaction that is open
         self._in_transaction = False
+        self.waiting = False  # something was sent that no commit has been asked for yet
         self._writer: asyncio.Task[None] | None = None
 
     async def start(self, topics: Iterable[str]) -> None:
@@ -87,6 +88,7 @@ class Transactions(Publisher):
             Done when the broker has acknowledged the batch: visible it is after the next `commit`. Else a KafkaError,
             ProducerFenced where another worker has the partition now, or PublishFailed.
         """
+        self.waiting = True
         return self._queue(lambda: self._send(topic, partition, batch))
 
     def commit(self, checkpoint: Checkpoint) -> asyncio.Future[Any]:
@@ -97,6 +99,7 @@ class Transactions(Publisher):
         Future
             Done when Kafka has committed all of it; errors as in `send`, and then nothing of it is.
         """
+        self.waiting = False
         return self._queue(lambda: self._commit(checkpoint))
 
     def _queue(self, step: Callable[[], Awaitable[Any]]) -> asyncio.Future[Any]:
