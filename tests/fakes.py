@@ -43,6 +43,22 @@ class FakeModels:
         return Inference(forecast.astype(np.float32), last, score, values, values)
 
 
+class FragileModels(FakeModels):
+    """Fail for a chunk in which a price has moved by more than 5 %."""
+
+    def run(
+        self,
+        features: NDArray[np.float32],
+        window: NDArray[np.float32],
+        packing: Packing,
+        hidden: NDArray[np.float32],
+    ) -> Inference:
+        """See `inference.Models.run`."""
+        if (np.abs(features[:, INDEX["log_return"]]) > 0.05).any():
+            raise ZeroDivisionError("no such luck")
+        return super().run(features, window, packing, hidden)
+
+
 def _counts(packing: Packing) -> NDArray[np.float32]:
     """Ticks of each instrument of the chunk."""
     instrument = _instrument(packing)

@@ -102,19 +102,23 @@ def main() -> None:
 
 
 def _measure(stand: Stand, topic: str, ticks: int, runs: int, instruments: int, console: Console) -> None:
-    rates: dict[Way, list[float]] = {way: [] for way in WAYS}
+    found: dict[Way, list[Run]] = {way: [] for way in WAYS}
     recoveries: list[tuple[int, float]] = []
     for _ in range(runs):
         for way in WAYS:
             with stand.topics(1, topic) as plain:
                 settings = suited(plain, way)
-                rates[way].append(drain(stand, settings, ticks).ticks_per_second)
+                found[way].append(drain(stand, settings, ticks))
                 if way.snapshots:
                     recoveries.append(recover(stand, settings))
-    for way, found in rates.items():
-        ratio = statistics.median(rate / plain for rate, plain in zip(found, rates[WAYS[0]], strict=True))
-        shown = ", ".join(f"{rate:,.0f}" for rate in found)
-        console.print(f"{instruments:>6} instruments  {way.name:<22} {shown} ticks/s; median ratio {ratio:.3f}")
+    for way, taken in found.items():
+        shown = ", ".join(f"{run.ticks_per_second:,.0f} ({run.ticks_per_cpu_second:,.0f})" for run in taken)
+        pairs = list(zip(taken, found[WAYS[0]], strict=True))
+        ratio = statistics.median(run.ticks_per_second / plain.ticks_per_second for run, plain in pairs)
+        cpu = statistics.median(run.ticks_per_cpu_second / plain.ticks_per_cpu_second for run, plain in pairs)
+        console.print(
+            f"{instruments:>6} instruments  {way.name:<21} {shown} ticks/s (per CPU s); ratio {ratio:.3f} ({cpu:.3f})"
+        )
     for count, seconds in recoveries:
         console.print(f"{instruments:>6} instruments  recovered {count} in {seconds:.3f} s")
 

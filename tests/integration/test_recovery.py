@@ -4,8 +4,10 @@ The workers are real processes with models by hand (`tests.integration.fake_mode
 """
 
 import os
+import re
 import signal
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
@@ -19,7 +21,7 @@ from stream.broker import free_ports
 from stream.children import Child
 from stream.config import ROOT, Alerts, Settings
 from stream.inference import Models
-from stream.messages import decode_risk, encode
+from stream.messages import decode_alert, decode_risk, encode
 from stream.pipeline import Pipeline
 from stream.verify import Report, verify
 from tests.fakes import FakeModels
@@ -27,7 +29,7 @@ from tests.integration.test_worker import own_worker
 from tests.ticks import SECOND, START_NS, message
 
 Eventually = Callable[..., None]
-Start = Callable[[Settings], Child]
+Start = Callable[..., Child]
 SYMBOLS = [f"S{number}" for number in range(12)]
 
 
@@ -47,10 +49,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts workers, each with a port of its own."""
     started: list[Child] = []
 
-    def run(settings: Settings) -> Child:
+    def run(settings: Settings, *options: str) -> Child:
         worker = msgspec.structs.replace(settings.worker, port=free_ports(1)[0])
         text = encode(msgspec.structs.replace(settings, worker=worker)).decode()
-        command = [sys.executable, "-m", "tests.integration.by_hand", text]
+        command = [sys.executable, "-m", "tests.integration.by_hand", text, *options]
         started.append(Child(command, tmp_path / f"worker{len(started)}.log", directory=ROOT))
         return started[-1]
 
@@ -161,6 +163,36 @@ def test_killed_in_mid_stream_it_goes_on_as_if_nothing_had_been(
     assert last.stop() == 0
     verified(settings, feed.sent)
     tamper(settings)
+
+
+@pytest.mark.parametrize("settings", ["at_least_once"], indirect=True)
+def test_a_tick_that_cannot_be_computed_is_refused_and_the_others_are_answered(
+    settings: Settings, start: Start, eventually: Eventually
+) -> None:
+    feed = Feed(settings)
+    feed.send(300)
+    jump = message(symbol="S0", exchange_ns=START_NS + 40 * SECOND, price=107.0)
+    producer = Producer({"bootstrap.servers": settings.broker})
+    producer.produce(settings.topics.ticks, key="S0", value=jump, partition=0)
+    producer.flush()
+    feed.send(300)
+    worker = start(settings, "fragile")
+    eventually(lambda: committed(settings) == feed.sent + 1)
+    port = re.findall(r"metrics=(\S+)", worker.log.read_text())[0]
+    with urllib.request.urlopen(port, timeout=5) as page:
+        assert b'tapewatch_ticks_rejected_total{reason="internal"} 1.0' in page.read()
+    assert worker.stop() == 0
+    assert jump in read(settings, settings.topics.rejected)
+    alerts = [
+        alert for alert in map(decode_alert, read(settings, settings.topics.alerts)) if alert.detail == "internal"
+    ]
+    assert [(alert.symbol, alert.kind, alert.state) for alert in alerts] == [
+        ("S0", "feed", "opened"),
+        ("S0", "feed", "closed"),
+    ]
+    assert "ZeroDivisionError: no such luck" in worker.log.read_text()
+    report = verified(settings, feed.sent + 1)
+    assert report.internal == 1
 
 
 def test_a_zombie_can_neither_publish_nor_commit(settings: Settings, start: Start, eventually: Eventually) -> None:

@@ -9,20 +9,10 @@ from stream.config import Features, Settings
 from stream.encoding import values
 from stream.inference import Inference, Models
 from stream.pipeline import Output, Pipeline
-from tests.fakes import FakeModels
+from tests.fakes import FakeModels, FragileModels
 from tests.ticks import SECOND, START_NS, chunk, message
 
 SETTINGS = Settings(features=Features(warm_ticks=5, warm_seconds=2.0))
-JUMP = 0.05
-
-
-class Fragile(FakeModels):
-    """Fails for a chunk in which a price has moved by more than 5 %."""
-
-    def run(self, features: Any, window: Any, packing: Any, hidden: Any) -> Inference:
-        if (np.abs(features[:, 0]) > JUMP).any():
-            raise ZeroDivisionError("no such luck")
-        return super().run(features, window, packing, hidden)
 
 
 def pipeline(models: FakeModels) -> Pipeline:
@@ -49,7 +39,7 @@ def test_the_tick_that_fails_is_refused_and_the_others_answered_as_without_it(at
     prices = [100.0 + k % 3 for k in range(10)]
     good = ticks(prices)
     bad = (100, message(exchange_ns=START_NS + at * SECOND, price=108.0))
-    fragile, steady = pipeline(Fragile()), pipeline(FakeModels())
+    fragile, steady = pipeline(FragileModels()), pipeline(FakeModels())
     process(fragile, ticks([100.0] * 3, -3)), process(steady, ticks([100.0] * 3, -3))
     output = process(fragile, [*good[:at], bad, *good[at:]])
     expected = process(steady, good)
