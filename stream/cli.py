@@ -259,6 +259,58 @@ def verify(
     sys.exit(run(settings, lambda partition: Pipeline(settings, loaded, partition), start, stop, as_json))
 
 
+@commands.group()
+def rejected() -> None:
+    """Refused messages: list them, put them back."""
+
+
+@rejected.command("show")
+@_broker_option
+@click.option("--reason", metavar="R", help="Only those refused as R.")
+@click.option(
+    "--count", type=click.IntRange(min=0), default=3, show_default=True, metavar="N", help="Examples of each reason."
+)
+@click.pass_context
+def show_rejected(context: click.Context, broker: str | None, reason: str | None, count: int) -> None:
+    """How many were refused for which reason, and the newest of each."""
+    settings = _settings(context, broker=broker)
+    from rich.console import Console
+
+    from stream.rejected import show
+
+    show(settings, reason, count, Console(soft_wrap=True, highlight=False))
+
+
+def _places(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> Any:
+    from stream.rejected import place_of
+
+    places = {value: place_of(value) for value in values}
+    for value, place in places.items():
+        if place is None:
+            raise click.BadParameter(f"{value!r} is not PARTITION:OFFSET such as 0:1234")
+    return set(places.values())
+
+
+@rejected.command("retry")
+@_broker_option
+@click.option("--reason", metavar="R", help="All that were refused as R.")
+@click.option(
+    "--offset", "places", callback=_places, multiple=True, metavar="P:O", help="The tick at this partition and offset."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def retry_rejected(
+    context: click.Context, broker: str | None, reason: str | None, places: set[tuple[int, int]], yes: bool
+) -> None:
+    """Put refused messages back on the topic of ticks, as they were and where they were, each once."""
+    if reason is None and not places:
+        raise click.UsageError("which ones? --reason R or --offset P:O, more than once if need be")
+    settings = _settings(context, broker=broker)
+    from stream.rejected import retry
+
+    retry(settings, reason, places, lambda question: yes or click.confirm(question))
+
+
 @commands.command("config")
 @click.pass_context
 def show_config(context: click.Context) -> None:

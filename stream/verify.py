@@ -209,11 +209,11 @@ class Topic:
         """Partitions of a topic."""
         return sorted(self._consumer.list_topics(topic, SECONDS).topics[topic].partitions)
 
-    def read(self, topic: str, partition: int, end: int) -> Iterator[list[Any]]:
-        """All committed records below `end`, in pieces."""
-        if end <= 0:
+    def read(self, topic: str, partition: int, end: int, start: int = OFFSET_BEGINNING) -> Iterator[list[Any]]:
+        """All committed records from `start` on and below `end`, in pieces."""
+        if end <= max(0, start):
             return
-        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        self._consumer.assign([TopicPartition(topic, partition, start)])
         quiet = 0.0
         while True:
             got = self._consumer.consume(MANY, WAIT_SECONDS)  # waits for so long where it does not get as many
