@@ -98,13 +98,19 @@ class _Stage:
             self._stop.wait(LOOK_SECONDS)
 
     def _strike(self, began: float) -> None:
-        """Do what the plan says when it is due; what takes its time, as Kafka's start does, makes the rest late."""
-        events = timeline(self._options.faults)
-        for event in events:
-            self._wait(began + event.at)
+        """Do what the plan says when it is due.
+
+        While something takes its time, as Kafka's start does, the clock of the plan stands still: else what comes
+        next would come all at once, and a freeze would end before the session does.
+        """
+        start = began
+        for event in timeline(self._options.faults):
+            self._wait(start + event.at)
             if self._stop.is_set():
                 return
-            self._do(event, time.monotonic() - began)
+            due = time.monotonic()
+            self._do(event, due - began)
+            start += time.monotonic() - due
         self._wait(time.monotonic() + TAIL_SECONDS)
 
     def _wait(self, until: float) -> None:
