@@ -6,6 +6,7 @@ offsets of a transaction, so that is what keeps a worker that was stopped and go
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, NamedTuple
 
@@ -71,13 +72,14 @@ class Transactions(Publisher):
         while not self._steps.empty():
             _, promise = self._steps.get_nowait()
             promise.cancel()
-        try:
-            async with asyncio.timeout(STOP_SECONDS):  # a broker that is away, or an epoch that is over
+        # A broker that is away, an epoch that is over; and aiokafka asserts that a transaction can still be aborted.
+        with contextlib.suppress(TimeoutError, KafkaError, AssertionError):
+            async with asyncio.timeout(STOP_SECONDS):
                 if self._in_transaction and self._producer is not None:
                     await self._producer.abort_transaction()
+        with contextlib.suppress(TimeoutError, KafkaError):
+            async with asyncio.timeout(STOP_SECONDS):
                 await super().stop()
-        except (TimeoutError, KafkaError, AssertionError):
-            self._producer = None  # aiokafka asserts that an aborted transaction can be aborted
 
     async def send(self, topic: str, partition: int, batch: Any) -> asyncio.Future[Any]:
         """Queue a finished batch, at once.

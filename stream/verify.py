@@ -433,7 +433,7 @@ def verify(
     TapewatchError
         If a topic cannot be read, or its oldest ticks are gone.
     """
-    topics.require_topics(settings)
+    topics.partitions_of(settings.broker, topics.streams(settings.topics))
     verification = Verification(settings, make_pipeline, tell)
     try:
         partitions = verification.partitions()
