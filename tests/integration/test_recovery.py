@@ -16,10 +16,12 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from stream import clients, topics
+from stream import clients, snapshots, topics
+from stream.app import suited
 from stream.broker import free_ports
 from stream.children import Child
 from stream.config import ROOT, Alerts, Settings
+from stream.errors import ConfigError
 from stream.inference import Models
 from stream.messages import decode_alert, decode_risk, encode
 from stream.pipeline import Pipeline
@@ -163,6 +165,47 @@ def test_killed_in_mid_stream_it_goes_on_as_if_nothing_had_been(
     assert last.stop() == 0
     verified(settings, feed.sent)
     tamper(settings)
+
+
+@pytest.mark.parametrize("settings", ["at_least_once"], indirect=True)
+def test_snapshots_decide_where_it_goes_on_and_a_damaged_one_stops_it(
+    settings: Settings, start: Start, eventually: Eventually
+) -> None:
+    feed = Feed(settings)
+    feed.send(400)
+    first = start(settings)
+    eventually(lambda: committed(settings) == feed.sent)
+    assert first.stop() == 0
+    group = Consumer({"bootstrap.servers": settings.broker, "group.id": settings.worker.group})
+    group.commit(offsets=[TopicPartition(settings.topics.ticks, number, 5) for number in range(2)], asynchronous=False)
+    group.close()
+    feed.send(200)
+    second = start(settings)
+    eventually(lambda: committed(settings) == feed.sent)
+    assert second.stop() == 0
+    assert said(second, "snapshots are ahead partition=0 committed=5: reading goes on where they end, at 200")
+    report = verified(settings, feed.sent)
+    assert {tally.duplicated for tally in report.topics.values()} == {0}
+    producer = Producer({"bootstrap.servers": settings.broker})
+    producer.produce(settings.topics.state, key=snapshots.key(settings.worker.group, "S1", ""), value=b"?", partition=1)
+    producer.flush()
+    third = start(settings)
+    eventually(lambda: not third.running)
+    assert third.returncode == 1
+    assert re.match(
+        rf"error: the snapshot of S1 in topic {settings.topics.state}, partition 1, offset \d+ cannot be used: this "
+        "is no snapshot of Tapewatch; ",
+        third.last_lines(1),
+    )
+
+
+def test_exactly_once_is_refused_on_the_embedded_broker(embedded_settings: Settings) -> None:
+    settings = own_worker(embedded_settings, delivery="exactly_once")
+    with pytest.raises(
+        ConfigError, match=r"worker\.delivery = 'exactly_once' needs Kafka, and the broker at .* embedded"
+    ):
+        suited(settings)
+    assert not suited(own_worker(embedded_settings)).worker.snapshots
 
 
 @pytest.mark.parametrize("settings", ["at_least_once"], indirect=True)
