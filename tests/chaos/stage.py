@@ -39,6 +39,7 @@ class Options(NamedTuple):
     delivery: Literal["at_least_once", "exactly_once"]
     workers: int
     partitions: int
+    snapshots: bool = True  # without them the verdict must be bad: the control of the harness itself
 
 
 def run(options: Options, folder: Path, stop: threading.Event, tell: Tell) -> Verdict | None:
@@ -53,7 +54,7 @@ def run(options: Options, folder: Path, stop: threading.Event, tell: Tell) -> Ve
         settings = Settings(
             broker=broker.address,
             topics=Topics(partitions=options.partitions),
-            worker=Worker(group="chaos", port=0, delivery=options.delivery),
+            worker=Worker(group="chaos", port=0, delivery=options.delivery, snapshots=options.snapshots),
         )
         topics.create(settings)
         with Crew(settings, folder) as crew:
