@@ -1,5 +1,6 @@
 """A run from its first tick to its verdict: Kafka, the workers, the load, and who strikes them when."""
 
+import os
 import signal
 import threading
 import time
@@ -72,6 +73,8 @@ class _Stage:
         self._stop = stop
         self._tell = tell
         self._load = Load(settings, options.rate)
+        shared = f"{os.cpu_count()}, shared by workers, broker, load and verdict"
+        self._machine = machine.describe() | {"cores": shared}
 
     def run(self) -> Verdict | None:
         for number in range(self._options.workers):
@@ -170,7 +173,7 @@ class _Stage:
         return Verdict(
             seed=self._options.seed,
             command=self._options.command,
-            machine=machine.describe(),
+            machine=self._machine,
             workers=self._options.workers,
             rate=self._options.rate,
             seconds=seconds,
