@@ -5,6 +5,7 @@ and rejected. `offset` is the tick's row number in the file. The numbers are the
 and the same ticks give the same files whatever the size of the chunks.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +85,8 @@ class Summary(NamedTuple):
     rejected: int
     alerts_opened: int
     models: tuple[str, str, str]
+    reasons: dict[Reason, int]  # how many were rejected, by reason
+    first_rule: str  # that a row broke; empty where none did
 
 
 class Refusal(NamedTuple):
@@ -124,7 +127,7 @@ def run(
     Raises
     ------
     BadFile
-        If the file cannot be read, or the folder not be written.
+        If the file cannot be read, the folder not be written, or none of the ticks be used.
     ModelMismatch
         If a bundle is missing or does not fit.
     """
@@ -140,7 +143,11 @@ def run(
                 answers, refusals = backtest.chunk(batch, rows)
                 writers.write(answers, refusals, backtest.pipeline.instruments.names)
                 progress.advance(task, len(batch.price[rows]))
-    return writers.summary()
+    found = writers.summary()
+    if not found.accepted:
+        rejected = out / "rejected.parquet"
+        raise BadFile(f"none of the {found.ticks:,} ticks of {file} can be used, see {rejected}; {found.first_rule}")
+    return found
 
 
 class Backtest:
@@ -202,7 +209,9 @@ class Writers:
         self._alerts: list[dict[str, Any]] = []
         self._rejected: list[dict[str, Any]] = []
         self._waiting = 0  # results not written yet
-        self._accepted = self._refused = self._opened = 0
+        self._accepted = self._opened = 0
+        self._reasons: Counter[Reason] = Counter()
+        self._first_rule = ""
 
     def __enter__(self) -> Self:
         try:
@@ -230,13 +239,24 @@ class Writers:
         count = len(answers.results.slot)
         self._waiting += count
         self._accepted += count
-        self._refused += len(refusals)
+        self._reasons.update(refusal.reason for refusal in refusals)
+        if refusals and not self._first_rule:
+            self._first_rule = f"row {refusals[0].offset}: {refusals[0].rule}"
         self._opened += sum(alert.state == "opened" for alert in answers.alerts)
         self._flush(least=ROWS_A_GROUP)
 
     def summary(self) -> Summary:
         """Counts of all that was written."""
-        return Summary(self._accepted + self._refused, self._accepted, self._refused, self._opened, self._models)
+        refused = self._reasons.total()
+        return Summary(
+            self._accepted + refused,
+            self._accepted,
+            refused,
+            self._opened,
+            self._models,
+            dict(self._reasons),
+            self._first_rule,
+        )
 
     def _flush(self, least: int) -> None:
         """Write groups of ROWS_A_GROUP rows while at least `least` wait."""

@@ -297,6 +297,14 @@ def run() -> None:
     stop.wait()
 
 
+def run_kafka() -> None:
+    """`tapewatch broker --kafka`: Apache Kafka with an empty log, until SIGINT or SIGTERM."""
+    stop = stop_on_signals()
+    with KafkaBroker() as kafka:
+        click.echo(f"Kafka at {kafka.address}, until Ctrl-C; then its topics are gone")
+        stop.wait()
+
+
 def main() -> None:
     """Serve, say the address in one line, and end when stdin closes: with the parent, however that ended."""
     stop = stop_on_signals()

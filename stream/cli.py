@@ -71,11 +71,12 @@ def worker(
 
 
 @commands.command()
-def broker() -> None:
+@click.option("--kafka", is_flag=True, help="Apache Kafka instead (`make kafka`, Java 17); forgets all when it stops.")
+def broker(kafka: bool) -> None:
     """Run the embedded broker until Ctrl-C; it prints its address."""
-    from stream.broker import run
+    from stream.broker import run, run_kafka
 
-    run()
+    (run_kafka if kafka else run)()
 
 
 @commands.group()
@@ -213,6 +214,9 @@ def backtest(context: click.Context, file: Path, out: Path, models: Path | None,
         f"{found.ticks:,} ticks: {found.accepted:,} answered, {found.rejected:,} rejected, "
         f"{found.alerts_opened:,} alerts opened; written to {out}"
     )
+    if found.rejected:
+        counts = ", ".join(f"{reason} {count:,}" for reason, count in sorted(found.reasons.items()))
+        click.echo(f"rejected: {counts}; the first: {found.first_rule}")
 
 
 def _offsets(context: click.Context, option: click.Parameter, value: str | None) -> Any:

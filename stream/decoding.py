@@ -152,13 +152,16 @@ def _decode_one(value: bytes | None, max_bytes: int) -> Tick:
     except msgspec.ValidationError as error:
         raise _broken_rule(value, str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadMessage("json", str(error)) from None
+        hint = "; JSON has no NaN and no Infinity" if b"NaN" in value or b"Infinity" in value else ""
+        raise BadMessage("json", f"{error}{hint}") from None
 
 
 def _broken_rule(value: bytes, rule: str) -> BadMessage:
     """Reason and rule of a message that is JSON but no tick."""
     if "$.symbol" in rule and "length" in rule:
         return BadMessage("symbol", rule)
+    if "$.side" in rule:
+        return BadMessage("schema", f"{rule}: buy, sell, null or absent")
     if ">=" not in rule and "<=" not in rule and "out of range" not in rule:
         return BadMessage("schema", rule)
     if "$.exchange_ns" in rule:

@@ -25,7 +25,7 @@ from stream.accounting import RESULTS, Accounts, Latency, Tally
 from stream.board import Instrument, View
 from stream.broker import EmbeddedBroker, KafkaBroker, free_ports
 from stream.children import Child
-from stream.config import ROOT, Settings
+from stream.config import ROOT, Settings, Topics
 from stream.errors import TapewatchError
 from stream.feeds import sample
 from stream.feeds.replay import Constant, EventClock, KafkaSink, Pace, Recorded, Rounds, play
@@ -36,8 +36,9 @@ _OWN: Final[dict[str, type[EmbeddedBroker | KafkaBroker]]] = {
     "embedded": EmbeddedBroker,
     "kafka": KafkaBroker,
 }
+TOPIC_NAMES: Final = ("ticks", "predictions", "risk", "actions", "alerts", "rejected", "state")
 OWN_BROKERS: Final = tuple(_OWN)
-SPEED: Final = 10.0  # 60 s of demo show ten minutes, and 60 s of warming up are over after six
+SPEED: Final = 5.5  # 60 s of demo show 330 s, in which all recordings go on; 60 s of warming up are over after eleven
 REFRESH_SECONDS: Final = 0.25
 LINE_SECONDS: Final = 5.0
 READY_SECONDS: Final = 180.0  # seven or so, but for a first start that compiles the kernels on a busy machine
@@ -331,6 +332,12 @@ def _write(file: Path, content: bytes) -> None:
         raise TapewatchError(f"cannot write {file}: {error.strerror}") from None
 
 
+def _demo_topics(names: Topics) -> Topics:
+    """Topics of the demo's own on somebody's Kafka: recorded trades and malformed messages are nothing for theirs."""
+    own = {name: f"demo.{getattr(names, name)}" for name in TOPIC_NAMES}
+    return msgspec.structs.replace(names, **own)
+
+
 def _with_broker(stack: contextlib.ExitStack, settings: Settings, broker: str, console: Console) -> Settings:
     """Settings whose broker runs and has our topics."""
     if broker in OWN_BROKERS:
@@ -338,6 +345,8 @@ def _with_broker(stack: contextlib.ExitStack, settings: Settings, broker: str, c
         own = _OWN[broker]()
         stack.enter_context(own)
         settings = msgspec.structs.replace(settings, broker=own.address)
+    else:
+        settings = msgspec.structs.replace(settings, topics=_demo_topics(settings.topics))
     if clients.is_embedded(settings.broker):
         topics.require_topics(settings)  # asking makes them
     else:
@@ -499,10 +508,11 @@ class Show:
             time.sleep(0.02)
 
 
-def _environ() -> dict[str, str]:
-    """Ours, and with it the worker finds this very code."""
+def _environ(names: Topics) -> dict[str, str]:
+    """Ours, and with it the worker finds this very code and the demo's topics."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    own = {f"TAPEWATCH_TOPICS__{name.upper()}": getattr(names, name) for name in TOPIC_NAMES}
+    return os.environ | own | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _ready(port: int) -> bool:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stream import clients, messages, topics
-from stream.config import Settings
+from stream.config import Features, Settings
 from stream.errors import BadFile, BrokerUnreachable, TapewatchError
 from stream.feeds.files import TickBatch, TickFile, open_ticks
 from stream.signals import stop_on_signals
@@ -38,6 +38,7 @@ MARK_EVERY: Final = 4096
 # The embedded broker hands over one produced batch a partition and fetch: where each tick is a batch of its own, a
 # consumer gets a thousand a second, and less on a busy machine.
 EMBEDDED_LINGER_MS: Final = 20
+SESSION_GAP_SECONDS: Final = Features().session_gap_seconds
 PRODUCER_OPTIONS: Final[dict[str, Any]] = {
     "linger_ms": 2,
     "batch_size": 262_144,
@@ -223,17 +224,24 @@ class Pace(Protocol):
 
 
 class Recorded:
-    """The recorded timing, `speed` times as fast."""
+    """The recorded timing, `speed` times as fast. Nobody waits for a pause in which a session ends."""
 
-    def __init__(self, speed: float = 1.0) -> None:
+    def __init__(self, speed: float = 1.0, longest_pause_seconds: float = SESSION_GAP_SECONDS) -> None:
         self._speed = speed
-        self._first_ns: int | None = None
+        self._longest_ns = int(longest_pause_seconds * 1e9)
+        self._start_ns: int | None = None  # event time at the start, pauses that are left out added
+        self._last_ns = 0
 
     def due(self, exchange_ns: NDArray[np.int64]) -> NDArray[np.float64]:
         """Seconds after the start."""
-        if self._first_ns is None:
-            self._first_ns = int(exchange_ns[0])
-        return (exchange_ns - self._first_ns) / (1e9 * self._speed)
+        if self._start_ns is None:
+            self._start_ns = self._last_ns = int(exchange_ns[0])
+        steps = np.diff(exchange_ns, prepend=self._last_ns)
+        left_out = np.cumsum(np.where(steps > self._longest_ns, steps, 0))
+        due: NDArray[np.float64] = (exchange_ns - self._start_ns - left_out) / (1e9 * self._speed)
+        self._start_ns += int(left_out[-1])
+        self._last_ns = int(exchange_ns[-1])
+        return due
 
 
 class Constant:
