@@ -33,7 +33,13 @@ COMMANDS: Final[dict[Subject, list[str]]] = {
 PATIENCE_SECONDS: Final = 60.0  # without any progress
 LOOK_SECONDS: Final = 0.02
 # A topic that was made just now has no leader that all of Kafka knows; it counts as empty until it has.
-_NOT_YET: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+_NOT_YET: Final = (  # a topic that was made a moment ago
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
 
 
 class Stand:
