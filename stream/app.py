@@ -31,6 +31,7 @@ from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, 
 from stream.web import Pages
 
 STOP_SECONDS: Final = 20.0  # the longest a stop may take; a broker that answers needs far less
+FETCH_SECONDS: Final = 3.0  # an idle partition's fetch is answered every `fetch_max_wait_ms`
 SESSION_SECONDS: Final = 10.0  # after so long without a sign of life another worker gets the partitions
 HEARTBEAT_SECONDS: Final = 1.0  # with the next one a worker hears that others have come or gone
 RECOVERY_SECONDS: Final = 300.0  # the longest that an assignment, snapshots included, may take
@@ -480,6 +481,8 @@ class Worker(Listener):
         unread = self.consumer.unread(tp)
         if ledger is None or unread is None or ledger.position is None or ledger.start is None:
             return
+        if self.consumer.silence(tp) > FETCH_SECONDS:
+            return  # what the broker said before it fell silent is no news
         lag = unread + ledger.position - (ledger.start if committed is None else committed)
         self._metrics.lag(tp.partition, unread)
         self._health.update(tp.partition, committed, ledger.position, lag, self._age(tp, now), now)

@@ -241,6 +241,11 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
                 owner.note_read(tp, received)
         return taken
 
+    def last_answer(self, tp: TP) -> float | None:
+        """time.time() of the last answer to a fetch of `tp`; None before the first."""
+        answered_ms: int | None = self._ensure_consumer().last_poll_timestamp(tp)
+        return None if answered_ms is None else answered_ms / 1000
+
     def last_stable_offset(self, tp: TP) -> int | None:
         """The end of what may be read of `tp`, as of the last fetch; None before the first."""
         end: int | None = self._ensure_consumer().last_stable_offset(tp)
@@ -343,6 +348,11 @@ class Consumer(driver.Consumer):
     def oldest_uncommitted(self, tp: TP) -> float | None:
         """time.monotonic() at which the oldest record of `tp` that is not committed was read; None if all are."""
         return self._uncommitted_since.get(tp)
+
+    def silence(self, tp: TP) -> float:
+        """Seconds since the broker last answered a fetch of `tp`, be it with nothing; 0 before the first answer."""
+        answered = self._thread.last_answer(tp)
+        return 0.0 if answered is None else max(0.0, time.time() - answered)
 
     def unread(self, tp: TP) -> int | None:
         """Offsets of `tp` that are not read yet, as of the last fetch; None while that is unknown."""

@@ -287,6 +287,20 @@ def test_a_broker_that_dies_and_comes_back_costs_nothing(
     assert_answered_once(reader, settings, sent)
 
 
+def test_health_turns_bad_while_the_broker_is_away_though_nothing_was_left_to_do(
+    kafka: KafkaBroker, settings: Settings, run_worker: Run, eventually: Eventually
+) -> None:
+    impatient = msgspec.structs.replace(settings.worker, stall_seconds=2.0)
+    worker = run_worker(msgspec.structs.replace(settings, worker=impatient))
+    eventually(lambda: worker.said("ready") and len(json.loads(worker.page("health")[1])["partitions"]) == 4)
+    assert worker.page("health")[0] == 200
+    kafka.kill()
+    eventually(lambda: worker.page("health")[0] == 503)
+    kafka.start()
+    eventually(lambda: worker.page("health")[0] == 200)
+    assert worker.stop() == 0
+
+
 def test_two_workers_share_and_hand_over(
     settings: Settings, run_worker: Run, reader_of: Callable[[Settings], Reader], eventually: Eventually
 ) -> None:
