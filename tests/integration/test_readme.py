@@ -123,8 +123,7 @@ def run(line: str, checkout: Path) -> str:
 
 
 def line_with(part: str) -> str:
-    (found,) = [line for line in lines() if part in line]
-    return found
+    return next(line for line in lines() if part in line)
 
 
 def test_help_names_every_command(checkout: Path) -> None:

@@ -142,7 +142,8 @@ def test_channels_follow_the_topics_in_the_settings() -> None:
 
 def test_every_topic_of_the_settings_is_described() -> None:
     names = {field for field in Topics.__struct_fields__ if isinstance(getattr(Topics(), field), str)}
-    assert {topic.role for topic in asyncapi.TOPICS} == names
+    # The snapshots on `state` are the workers' own, in a binary form that is no contract.
+    assert {topic.role for topic in asyncapi.TOPICS} == names - {"state"}
 
 
 def test_worker_receives_ticks_and_sends_the_rest(committed: dict[str, Any]) -> None:
