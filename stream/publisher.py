@@ -1,11 +1,11 @@
 """Puts results on their topics: whole batches, in order, acknowledged by every replica."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, ProducerFenced
 
 from stream.errors import PublishFailed
 from stream.topics import MAX_MESSAGE_BYTES
@@ -55,6 +55,26 @@ def rejected_record(partition: int, offset: int, key: bytes | None, raw: bytes, 
     return Record(key, raw, headers)
 
 
+Lookup = Callable[[Any, str], Awaitable[int]]
+
+
+def tried_again(lookup: Lookup) -> Lookup:
+    """aiokafka's search for a coordinator, so that a broker that dies during it is waited for.
+
+    aiokafka 0.14 looks again where a connection is not there, but ends the producer, and with it our worker, where one
+    breaks between question and answer (Sender._find_coordinator). Both mean the same, so the second is told as the
+    first.
+    """
+
+    async def patient(kind: Any, key: str) -> int:
+        try:
+            return await lookup(kind, key)
+        except KafkaConnectionError as error:
+            raise NodeNotReadyError(str(error)) from error
+
+    return patient
+
+
 class Publisher:
     """The worker's producer.
 
@@ -89,6 +109,7 @@ class Publisher:
             **self._options,
         )
         self._producer = producer  # before it has started: `stop` closes it in any case
+        producer.client.coordinator_lookup = tried_again(producer.client.coordinator_lookup)
         await producer.start()
         for topic in topics:
             await producer.partitions_for(topic)
