@@ -5,28 +5,27 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import faust
 import msgspec
-from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
 from faust.types import TP, ServiceT
 
-from stream import clients, inference, messages, recovery, snapshots, topics
+from stream import clients, inference, messages, snapshots, topics
+from stream.checkpoints import Checkpoints
 from stream.config import Settings
-from stream.decoding import Chunk, Instruments
 from stream.errors import ConfigError, MissingTopic, TapewatchError, WorkerFailed
 from stream.health import Health
+from stream.lanes import Lane, MakePipeline
 from stream.messages import Alert
 from stream.metrics import Metrics
-from stream.pipeline import Output, Pipeline, Restored, compile_kernels
+from stream.pipeline import Output, Pipeline, compile_kernels
 from stream.publisher import Publisher, Record, rejected_record
-from stream.snapshots import Captured, Stored
 from stream.telemetry import Scores, note_computed, note_published
-from stream.transactions import Checkpoint, Transactions, is_fenced
+from stream.transactions import is_fenced
 from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, Options, Transport
 from stream.web import Pages
 
@@ -35,52 +34,7 @@ FETCH_SECONDS: Final = 3.0  # an idle partition's fetch is answered every `fetch
 SESSION_SECONDS: Final = 10.0  # after so long without a sign of life another worker gets the partitions
 HEARTBEAT_SECONDS: Final = 1.0  # with the next one a worker hears that others have come or gone
 RECOVERY_SECONDS: Final = 300.0  # the longest that an assignment, snapshots included, may take
-SILENCE_SECONDS: Final = 10.0  # a broker that sends nothing for so long while snapshots are read has gone
 log = logging.getLogger("tapewatch.worker")
-
-
-class ChunkPipeline(Protocol):
-    """What the worker needs of `pipeline.Pipeline`."""
-
-    @property
-    def instruments(self) -> Instruments:
-        """The instruments of the partition so far."""
-
-    def process(self, chunk: Chunk, timestamp_ms: int) -> Output:
-        """Answer every message of a chunk."""
-
-    def stale(self, now_ms: int) -> list[Alert]:
-        """Alerts of instruments that have fallen silent."""
-
-    def capture(self, next_offset: int) -> Captured:
-        """A copy of what has changed since the last one; all ticks below `next_offset` are computed."""
-
-    def restore(self, stored: Sequence[Stored], topic: str) -> Restored:
-        """Take up snapshots, before the first tick."""
-
-
-MakePipeline = Callable[[int], ChunkPipeline]
-"""Makes the pipeline of a partition, with a state of its own."""
-
-
-class Lane:
-    """One assigned partition: its pipeline, and how many chunks may be on their way to the broker."""
-
-    def __init__(self, pipeline: ChunkPipeline, scores: Scores, next_offset: int | None, chunks_in_flight: int) -> None:
-        self.pipeline = pipeline
-        self.scores = scores
-        self.next_offset = next_offset  # the first offset that the pipeline's state does not hold
-        self.slots = asyncio.Semaphore(chunks_in_flight)
-        self.in_flight: set[asyncio.Future[None]] = set()  # one for each chunk that is computed and not acknowledged
-        self.lost: float | None = None  # time.monotonic() when another worker was found to have the partition
-        self.obsolete: set[bytes] = set()  # keys of snapshots of a topic that began anew
-
-    def depart(self) -> "asyncio.Future[None]":
-        """A chunk is computed; the future is to be done when it is acknowledged or given up."""
-        flight: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.in_flight.add(flight)
-        flight.add_done_callback(self.in_flight.discard)
-        return flight
 
 
 class Repeats(logging.Filter):
@@ -118,12 +72,11 @@ class Worker(Listener):
         self._health = Health(settings.worker.stall_seconds)
         self._pages = Pages(metrics, self._health)
         self._publisher = Publisher(settings.broker, f"{settings.worker.group}-results")
-        self._transactions: dict[int, Transactions] = {}  # of the assigned partitions, where there are snapshots
         self._exactly_once = settings.worker.delivery == "exactly_once"
         self._lanes: dict[int, Lane] = {}
+        self._checkpoints = Checkpoints(settings, self._lanes, metrics, self._stop_for)
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: TapewatchError | None = None
-        self._may_commit = True  # a worker that stops since it cannot compute a chunk still commits those before it
         self.stopping = asyncio.Event()
         self.app = self._build_app()
 
@@ -158,29 +111,13 @@ class Worker(Listener):
     async def stop(self) -> None:
         """Close what `start` opened."""
         await self._pages.stop()
-        await self._close_transactions()
+        await self._checkpoints.close()
         await self._publisher.stop()
 
     async def before_position(self, assigned: set[TP]) -> None:
-        """Fence whoever had the partitions: what it has committed is final, and only then is it read."""
-        if not self._settings.worker.snapshots:
-            return
-        await self._close_transactions()
-        worker, names = self._settings.worker, topics.names(self._settings.topics)[1:]
-        self._transactions = {
-            tp.partition: Transactions(
-                self._settings.broker,
-                worker.group,
-                TopicPartition(tp.topic, tp.partition),
-                worker.commit_interval_seconds,
-            )
-            for tp in assigned
-        }
-        await asyncio.gather(*(each.start(names) for each in self._transactions.values()))
-
-    async def _close_transactions(self) -> None:
-        closing, self._transactions = self._transactions, {}
-        await asyncio.gather(*(each.stop() for each in closing.values()))
+        """Fence whoever had the partitions."""
+        if self._settings.worker.snapshots:
+            await self._checkpoints.fence(assigned)
 
     async def on_position(self, offsets: Mapping[TP, int | None]) -> Mapping[TP, int]:
         """After an assignment: a pipeline is kept only if its state ends where reading begins.
@@ -196,7 +133,7 @@ class Worker(Listener):
         elsewhere: dict[TP, int] = {}
         if fresh and self._settings.worker.snapshots:
             try:
-                elsewhere = await self._recover(lanes)
+                elsewhere = await self._checkpoints.recover(lanes)
             except TapewatchError as error:
                 self._stop_for(error)
         self._lanes.update({tp.partition: lane for tp, lane in lanes.items()})
@@ -209,119 +146,14 @@ class Worker(Listener):
         lane = self._lanes.get(partition)
         return lane is None or lane.lost is not None or lane.next_offset != offset
 
-    async def _recover(self, lanes: Mapping[TP, Lane]) -> dict[TP, int]:
-        began = time.monotonic()
-        topic, group = self._settings.topics.state, self._settings.worker.group
-        stored = await recovery.read(
-            self._settings.broker, topic, [tp.partition for tp in lanes], group, SILENCE_SECONDS
-        )
-        elsewhere = {}
-        for tp, lane in lanes.items():
-            restored = lane.pipeline.restore(stored[tp.partition], topic)
-            if restored.instruments:
-                self._tell(tp, lane, restored)
-                if restored.next_offset > (lane.next_offset or 0):
-                    elsewhere[tp] = lane.next_offset = restored.next_offset
-            await asyncio.sleep(0)
-        seconds = time.monotonic() - began
-        self._metrics.recovered(seconds)
-        log.info(
-            "recovered partitions=%s instruments=%d seconds=%.3f",
-            _listed(tp.partition for tp in lanes),
-            sum(map(len, stored.values())),
-            seconds,
-        )
-        return elsewhere
-
-    def _tell(self, tp: TP, lane: Lane, restored: Restored) -> None:
-        if restored.without_hidden:
-            log.warning(
-                "forecaster changed partition=%s instruments=%s: its state starts anew, all else goes on",
-                tp.partition,
-                restored.without_hidden,
-            )
-        if restored.next_offset > (lane.next_offset or 0):
-            log.warning(
-                "snapshots are ahead partition=%s committed=%s: reading goes on where they end, at %s",
-                tp.partition,
-                lane.next_offset,
-                restored.next_offset,
-            )
-
     async def commit(self, tps: set[TP]) -> Mapping[TP, int] | None:
-        """A checkpoint of each partition: snapshots of what has changed, and the offset, in one transaction.
-
-        The stream is not held up: the state is copied between two chunks, all else happens while it goes on.
-        """
+        """A checkpoint of each partition, where there are snapshots."""
         if not self._settings.worker.snapshots:
             return None
-        done = await asyncio.gather(*(self._checkpoint(tp) for tp in tps))
-        return {tp: offset for tp, offset in zip(tps, done, strict=True) if offset is not None}
-
-    async def _checkpoint(self, tp: TP) -> int | None:
-        lane, transactions = self._lanes.get(tp.partition), self._transactions.get(tp.partition)
-        if lane is None or transactions is None or lane.lost is not None or not self._may_commit:
-            return None
-        offset = self._done_with(tp, lane)
-        if offset is None or (offset == self.consumer.committed_offsets.get(tp) and not transactions.waiting):
-            return None
-        lane.next_offset = offset
-        captured, obsolete = lane.pipeline.capture(offset), lane.obsolete
-        lane.obsolete = set()
-        if not self._exactly_once:
-            # Results go another way here: only when those of all ticks below the offset are acknowledged is it done.
-            if lane.in_flight:
-                await asyncio.wait(set(lane.in_flight))
-            point = self.consumer.ledgers[tp].point if tp in self.consumer.ledgers else None
-            if point is None or point < offset:
-                return None  # one of them was given up, and the worker stops
-        pieces = self._pieces(captured, obsolete)
-        target = TopicPartition(tp.topic, tp.partition)
-        try:
-            await transactions.commit(Checkpoint(self._settings.topics.state, pieces, target, offset, _now_ms()))
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            return None  # the producer was closed: a new assignment
-        except Exception as error:  # noqa: BLE001  whatever it is, this checkpoint is not made
-            self._not_committed(error, lane, tp.partition, offset)
-            return None
-        self._metrics.snapshots(len(captured.names))
-        return offset
-
-    def _done_with(self, tp: TP, lane: Lane) -> int | None:
-        """The offset below which everything is computed: between chunks, and behind gaps where nothing is in flight."""
-        ledger = self.consumer.ledgers.get(tp)
-        point = ledger.point if ledger is not None else None
-        if point is None or lane.next_offset is None:
-            return lane.next_offset if point is None else point
-        return max(point, lane.next_offset)
-
-    def _pieces(self, captured: Captured, obsolete: set[bytes]) -> Iterator[list[Record]]:
-        group = self._settings.worker.group
-        for piece in snapshots.pieces(captured, group):
-            yield [Record(key, value) for key, value in piece]
-        written = {snapshots.key(group, *name) for name in captured.names}
-        yield [Record(key, None) for key in sorted(obsolete - written)]
-
-    def _not_committed(self, error: Exception, lane: Lane, partition: int, offset: int) -> None:
-        if is_fenced(error):
-            self._lose(lane, partition)
-        else:
-            self._stop_for(
-                error
-                if isinstance(error, TapewatchError)
-                else WorkerFailed(f"cannot commit partition {partition} up to offset {offset}: {error!r}")
-            )
-
-    def _lose(self, lane: Lane, partition: int) -> None:
-        """Kafka has told that the partition has another owner: nothing of it is published or committed any more."""
-        if lane.lost is None:
-            lane.lost = time.monotonic()
-            log.warning("lost partition=%s: another worker has taken it over", partition)
+        return await self._checkpoints.commit(tps, self.consumer.ledgers, self.consumer.committed_offsets)
 
     def _stop_for(self, error: TapewatchError) -> None:
-        self._may_commit = False
+        self._checkpoints.allowed = False
         if self.failure is None:
             self.failure = error
         self.stopping.set()
@@ -344,7 +176,7 @@ class Worker(Listener):
 
     def _outlet(self, partition: int) -> Publisher:
         """Where the results of a partition go."""
-        return self._transactions[partition] if self._exactly_once else self._publisher
+        return self._checkpoints.transactions[partition] if self._exactly_once else self._publisher
 
     async def take(self, event: faust.EventT[Any]) -> None:
         """Compute one chunk and put its results on their way.
@@ -447,10 +279,10 @@ class Worker(Listener):
     def _fail(self, error: Exception, lane: Lane, delivery: Delivery) -> None:
         """Stop the worker. Only the first failure is told: the others follow from it."""
         if is_fenced(error):
-            self._lose(lane, delivery.chunk.partition)
+            lane.lose(delivery.chunk.partition)
             return
         if isinstance(error, KafkaError | TapewatchError):
-            self._may_commit = False
+            self._checkpoints.allowed = False
         if self.failure is not None:
             return
         where = f"partition {delivery.chunk.partition}, offsets {delivery.span.first} to {delivery.span.end - 1}"

@@ -1,0 +1,188 @@
+"""What a worker keeps of its state on Kafka: checkpoints while it runs, and what it goes on from after an assignment.
+
+A checkpoint of a partition is one transaction: the snapshots of the instruments that changed, and the offset that they
+include; with exactly-once delivery the results as well.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import Final
+
+from aiokafka import TopicPartition
+from faust.types import TP
+
+from stream import recovery, snapshots, topics
+from stream.config import Settings
+from stream.errors import TapewatchError, WorkerFailed
+from stream.lanes import Lane
+from stream.ledger import Ledger
+from stream.metrics import Metrics
+from stream.pipeline import Restored
+from stream.publisher import Record
+from stream.snapshots import Captured
+from stream.transactions import Checkpoint, Transactions, is_fenced
+
+SILENCE_SECONDS: Final = 10.0  # a broker that sends nothing for so long while snapshots are read has gone
+log = logging.getLogger("tapewatch.worker")
+
+
+class Checkpoints:
+    """Makes the checkpoints of the assigned partitions, and takes them up again.
+
+    Parameters
+    ----------
+    lanes
+        The worker's, by partition.
+    fail
+        Stops the worker.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        lanes: MutableMapping[int, Lane],
+        metrics: Metrics,
+        fail: Callable[[TapewatchError], None],
+    ) -> None:
+        self._settings = settings
+        self._lanes = lanes
+        self._metrics = metrics
+        self._fail = fail
+        self._exactly_once = settings.worker.delivery == "exactly_once"
+        self.transactions: dict[int, Transactions] = {}  # of the assigned partitions, where there are snapshots
+        self.allowed = True  # a worker that stops since it cannot compute a chunk still commits those before it
+
+    async def fence(self, assigned: Iterable[TP]) -> None:
+        """Fence whoever had the partitions: what it has committed is final, and only then is it read."""
+        await self.close()
+        worker, names = self._settings.worker, topics.names(self._settings.topics)[1:]
+        self.transactions = {
+            tp.partition: Transactions(
+                self._settings.broker,
+                worker.group,
+                TopicPartition(tp.topic, tp.partition),
+                worker.commit_interval_seconds,
+            )
+            for tp in assigned
+        }
+        await asyncio.gather(*(each.start(names) for each in self.transactions.values()))
+
+    async def close(self) -> None:
+        """Abort what is open, and disconnect."""
+        closing, self.transactions = self.transactions, {}
+        await asyncio.gather(*(each.stop() for each in closing.values()))
+
+    async def recover(self, lanes: Mapping[TP, Lane]) -> dict[TP, int]:
+        """Give new lanes the state of their snapshots; returns where reading goes on, where that is further on.
+
+        Raises
+        ------
+        TapewatchError
+            If they cannot be read, or one of them is damaged.
+        """
+        began = time.monotonic()
+        topic, group = self._settings.topics.state, self._settings.worker.group
+        stored = await recovery.read(
+            self._settings.broker, topic, [tp.partition for tp in lanes], group, SILENCE_SECONDS
+        )
+        elsewhere = {}
+        for tp, lane in lanes.items():
+            restored = lane.pipeline.restore(stored[tp.partition], topic)
+            if restored.instruments:
+                _tell(tp, lane, restored)
+                if restored.next_offset > (lane.next_offset or 0):
+                    elsewhere[tp] = lane.next_offset = restored.next_offset
+            await asyncio.sleep(0)
+        seconds = time.monotonic() - began
+        self._metrics.recovered(seconds)
+        log.info(
+            "recovered partitions=%s instruments=%d seconds=%.3f",
+            ",".join(str(tp.partition) for tp in sorted(lanes)),
+            sum(map(len, stored.values())),
+            seconds,
+        )
+        return elsewhere
+
+    async def commit(
+        self, tps: Iterable[TP], ledgers: Mapping[TP, Ledger], committed: Mapping[TP, int]
+    ) -> Mapping[TP, int]:
+        """A checkpoint of each partition; returns the offsets that are committed now.
+
+        The stream is not held up: the state is copied between two chunks, all else happens while it goes on.
+        """
+        tps = list(tps)
+        done = await asyncio.gather(*(self._checkpoint(tp, ledgers, committed.get(tp)) for tp in tps))
+        return {tp: offset for tp, offset in zip(tps, done, strict=True) if offset is not None}
+
+    async def _checkpoint(self, tp: TP, ledgers: Mapping[TP, Ledger], committed: int | None) -> int | None:
+        lane, transactions = self._lanes.get(tp.partition), self.transactions.get(tp.partition)
+        if lane is None or transactions is None or lane.lost is not None or not self.allowed:
+            return None
+        offset = _done_with(ledgers.get(tp), lane)
+        if offset is None or (offset == committed and not transactions.waiting):
+            return None
+        lane.next_offset = offset
+        captured, obsolete = lane.pipeline.capture(offset), lane.obsolete
+        lane.obsolete = set()
+        if not self._exactly_once:
+            # Results go another way here: only when those of all ticks below the offset are acknowledged is it done.
+            if lane.in_flight:
+                await asyncio.wait(set(lane.in_flight))
+            point = ledgers[tp].point if tp in ledgers else None
+            if point is None or point < offset:
+                return None  # one of them was given up, and the worker stops
+        pieces = self._pieces(captured, obsolete)
+        target = TopicPartition(tp.topic, tp.partition)
+        now_ms = time.time_ns() // 1_000_000
+        try:
+            await transactions.commit(Checkpoint(self._settings.topics.state, pieces, target, offset, now_ms))
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            return None  # the producer was closed: a new assignment
+        except Exception as error:  # noqa: BLE001  whatever it is, this checkpoint is not made
+            self._not_committed(error, lane, tp.partition, offset)
+            return None
+        self._metrics.snapshots(len(captured.names))
+        return offset
+
+    def _pieces(self, captured: Captured, obsolete: set[bytes]) -> Iterator[list[Record]]:
+        group = self._settings.worker.group
+        for piece in snapshots.pieces(captured, group):
+            yield [Record(key, value) for key, value in piece]
+        written = {snapshots.key(group, *name) for name in captured.names}
+        yield [Record(key, None) for key in sorted(obsolete - written)]
+
+    def _not_committed(self, error: Exception, lane: Lane, partition: int, offset: int) -> None:
+        if is_fenced(error):
+            lane.lose(partition)
+        elif isinstance(error, TapewatchError):
+            self._fail(error)
+        else:
+            self._fail(WorkerFailed(f"cannot commit partition {partition} up to offset {offset}: {error!r}"))
+
+
+def _tell(tp: TP, lane: Lane, restored: Restored) -> None:
+    if restored.without_hidden:
+        log.warning(
+            "forecaster changed partition=%s instruments=%s: its state starts anew, all else goes on",
+            tp.partition,
+            restored.without_hidden,
+        )
+    if restored.next_offset > (lane.next_offset or 0):
+        log.warning(
+            "snapshots are ahead partition=%s committed=%s: reading goes on where they end, at %s",
+            tp.partition,
+            lane.next_offset,
+            restored.next_offset,
+        )
+
+
+def _done_with(ledger: Ledger | None, lane: Lane) -> int | None:
+    """The offset below which everything is computed: between chunks, and behind gaps where nothing is in flight."""
+    point = ledger.point if ledger is not None else None
+    if point is None or lane.next_offset is None:
+        return lane.next_offset if point is None else point
+    return max(point, lane.next_offset)

@@ -1,0 +1,65 @@
+"""A lane: one assigned partition in a worker, from its pipeline to what is on its way to the broker."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from stream.decoding import Chunk, Instruments
+from stream.messages import Alert
+from stream.pipeline import Output, Restored
+from stream.snapshots import Captured, Stored
+from stream.telemetry import Scores
+
+log = logging.getLogger("tapewatch.worker")
+
+
+class ChunkPipeline(Protocol):
+    """What the worker needs of `pipeline.Pipeline`."""
+
+    @property
+    def instruments(self) -> Instruments:
+        """The instruments of the partition so far."""
+
+    def process(self, chunk: Chunk, timestamp_ms: int) -> Output:
+        """Answer every message of a chunk."""
+
+    def stale(self, now_ms: int) -> list[Alert]:
+        """Alerts of instruments that have fallen silent."""
+
+    def capture(self, next_offset: int) -> Captured:
+        """A copy of what has changed since the last one; all ticks below `next_offset` are computed."""
+
+    def restore(self, stored: Sequence[Stored], topic: str) -> Restored:
+        """Take up snapshots, before the first tick."""
+
+
+MakePipeline = Callable[[int], ChunkPipeline]
+"""Makes the pipeline of a partition, with a state of its own."""
+
+
+class Lane:
+    """One assigned partition: its pipeline, and how many chunks may be on their way to the broker."""
+
+    def __init__(self, pipeline: ChunkPipeline, scores: Scores, next_offset: int | None, chunks_in_flight: int) -> None:
+        self.pipeline = pipeline
+        self.scores = scores
+        self.next_offset = next_offset  # the first offset that the pipeline's state does not hold
+        self.slots = asyncio.Semaphore(chunks_in_flight)
+        self.in_flight: set[asyncio.Future[None]] = set()  # one for each chunk that is computed and not acknowledged
+        self.lost: float | None = None  # time.monotonic() when another worker was found to have the partition
+        self.obsolete: set[bytes] = set()  # keys of snapshots of a topic that began anew
+
+    def depart(self) -> "asyncio.Future[None]":
+        """A chunk is computed; the future is to be done when it is acknowledged or given up."""
+        flight: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.in_flight.add(flight)
+        flight.add_done_callback(self.in_flight.discard)
+        return flight
+
+    def lose(self, partition: int) -> None:
+        """Kafka has told that the partition has another owner: nothing of it is published or committed any more."""
+        if self.lost is None:
+            self.lost = time.monotonic()
+            log.warning("lost partition=%s: another worker has taken it over", partition)
