@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev demo test lint format kafka bench chaos models lock docs dashboards dashboards-check prometheus clean
+.PHONY: help setup setup-dev demo test lint format kafka bench chaos soak models lock docs dashboards dashboards-check prometheus clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -12,6 +12,7 @@ KILLS ?= 100
 RATE ?= 20000
 DELIVERY ?= at_least_once
 SEED ?=
+HOURS ?= 1
 UV_VERSION := 0.13.9
 KAFKA_LIBS := build/kafka/libs
 export PYTHONUNBUFFERED := 1
@@ -47,6 +48,9 @@ bench: setup-dev kafka ## throughput and latency on a real Kafka, against a plai
 
 chaos: setup-dev kafka ## faults under load, then the verdict; KILLS=100 RATE=20000 DELIVERY=at_least_once SEED=
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) --rate $(RATE) --delivery $(DELIVERY) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: setup-dev kafka ## 5,000 ticks/s for HOURS=1, and whether memory, files or latency grow
+	@$(BIN)/python -m tests.soak --hours $(HOURS) $(ARGS)
 
 models: .venv/.dev ## train the bundles in models/ again
 	@$(BIN)/tapewatch train all $(ARGS)
