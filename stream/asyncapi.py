@@ -12,7 +12,7 @@ import yaml
 
 from stream import __version__
 from stream.config import ROOT, Settings
-from stream.messages import Action, Alert, Prediction, Reason, Risk, Tick
+from stream.messages import Action, Alert, Injection, Prediction, Reason, Risk, Tick
 
 DOCUMENT: Final = ROOT / "asyncapi.yaml"
 KAFKA_BINDING: Final = "0.5.0"
@@ -53,6 +53,7 @@ TOPICS: Final = (
     Topic("actions", "send", Action, "The agent's action after the risk rules, for each accepted tick."),
     Topic("alerts", "send", Alert, "Each change of an alert's state."),
     Topic("rejected", "send", None, "Refused messages, byte for byte as they came, with the reason as headers."),
+    Topic("truth", "send", Injection, "What the simulator does to a symbol; put there by `tapewatch simulate` alone."),
 )
 
 

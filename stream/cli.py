@@ -145,6 +145,50 @@ def replay(
 
 
 @commands.command()
+@click.option(
+    "--out", type=existing_file, metavar="FILE", help="Write .parquet or .csv, the truth beside it; no Kafka."
+)
+@_broker_option
+@click.option(
+    "--scenario", metavar="NAME", default="calm", show_default=True, help="What to inject; `list` names them."
+)
+@click.option(
+    "--symbol", "symbols", multiple=True, metavar="S", help="One of several; the first is the one it befalls."
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, metavar="N")
+@click.option("--seconds", type=click.IntRange(60), default=2700, show_default=True, metavar="N", help="Event time.")
+@click.option(
+    "--at", type=click.IntRange(0), default=1800, show_default=True, metavar="N", help="Second in which it begins."
+)
+@click.option("--speed", metavar="X|max", callback=_check_speed, help="Times as fast as time, or all at once.")
+@click.pass_context
+def simulate(
+    context: click.Context,
+    out: Path | None,
+    broker: str | None,
+    scenario: str,
+    symbols: tuple[str, ...],
+    seed: int,
+    seconds: int,
+    at: int,
+    speed: str | None,
+) -> None:
+    """Make ticks of a market that does not exist, with a scenario in it, to a file or to Kafka."""
+    if out is not None and (broker is not None or speed is not None):
+        raise click.UsageError("--out writes a file; --broker and --speed are for Kafka: give one or the other")
+    from stream.feeds import simulator
+
+    if scenario == "list":
+        simulator.show_scenarios()
+        return
+    plan = simulator.Plan(scenario, symbols or simulator.SYMBOLS, seed, seconds, at)
+    if out is not None:
+        simulator.run_to_file(plan, out)
+    else:
+        simulator.run_to_kafka(plan, _settings(context, broker=broker), speed)
+
+
+@commands.command()
 @click.argument("topic")
 @_broker_option
 @click.option("--symbol", metavar="S", help="Only records keyed by this symbol.")
@@ -163,7 +207,7 @@ def tail(
     count: int | None,
     as_json: bool,
 ) -> None:
-    """Print TOPIC readably: ticks, predictions, risk, actions, alerts or ticks.rejected."""
+    """Print TOPIC readably: ticks, predictions, risk, actions, alerts, ticks.rejected or truth."""
     settings = _settings(context, broker=broker)
     from stream.tail import run
 
@@ -180,6 +224,7 @@ def tail(
     help="Start the embedded one, start Kafka (see `make kafka`), or use one that runs.",
 )
 @click.option("--rate", type=positive, metavar="N", help="Ticks a second; by default the recorded time, speeded up.")
+@click.option("--scenario", metavar="NAME", help="A made market with this in it instead; `list` names them.")
 @click.option("--summary", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Also as JSON.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Last board, SVG.")
 @click.pass_context
@@ -188,14 +233,22 @@ def demo(
     seconds: float,
     broker: str,
     rate: float | None,
+    scenario: str | None,
     summary: Path | None,
     picture: Path | None,
 ) -> None:
-    """Broker, worker and a replay of recorded trades at once, with a live board."""
+    """Broker, worker and a replay of recorded trades, or a scenario, at once, with a live board."""
+    if scenario is not None and rate is not None:
+        raise click.UsageError("--rate ignores the time that a --scenario needs: give one of them")
+    if scenario == "list":
+        from stream.feeds.simulator import show_scenarios
+
+        show_scenarios()
+        return
     from stream.demo import OWN_BROKERS, run
 
     settings = _settings(context, broker=broker if broker not in OWN_BROKERS else None)
-    sys.exit(run(settings, seconds, broker, rate, summary, picture, context.obj))
+    sys.exit(run(settings, seconds, broker, rate, summary, picture, context.obj, scenario=scenario))
 
 
 @commands.command()

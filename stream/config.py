@@ -49,6 +49,7 @@ class Topics(_Section, frozen=True):
     replication: Annotated[int, Meta(ge=1, le=32)] = 1
     retention_hours: Positive = 24.0
     state: TopicName = "state"  # snapshots; compacted, kept for as long as the topic is
+    truth: TopicName = "truth"  # what `tapewatch simulate` injects; no worker needs it
 
 
 class Worker(_Section, frozen=True):

@@ -20,15 +20,16 @@ from confluent_kafka import KafkaException, TopicPartition
 from rich.console import Console
 from rich.live import Live
 
-from stream import board, clients, messages, topics
+from stream import board, clients, messages, programme, topics
 from stream.accounting import RESULTS, Accounts, Latency, Tally
 from stream.board import Instrument, View
 from stream.broker import EmbeddedBroker, KafkaBroker, free_ports
 from stream.children import Child
 from stream.config import ROOT, Settings, Topics
 from stream.errors import TapewatchError
-from stream.feeds import sample
-from stream.feeds.replay import Constant, EventClock, KafkaSink, Pace, Recorded, Rounds, play
+from stream.feeds import simulator
+from stream.feeds.replay import EventClock, KafkaSink, play
+from stream.programme import Programme, Verdict
 from stream.signals import stop_on_signals
 from stream.tail import record_of
 
@@ -36,9 +37,8 @@ _OWN: Final[dict[str, type[EmbeddedBroker | KafkaBroker]]] = {
     "embedded": EmbeddedBroker,
     "kafka": KafkaBroker,
 }
-TOPIC_NAMES: Final = ("ticks", "predictions", "risk", "actions", "alerts", "rejected", "state")
+TOPIC_NAMES: Final = ("ticks", "predictions", "risk", "actions", "alerts", "rejected", "state", "truth")
 OWN_BROKERS: Final = tuple(_OWN)
-SPEED: Final = 5.5  # 60 s of demo show 330 s, in which all recordings go on; 60 s of warming up are over after eleven
 REFRESH_SECONDS: Final = 0.25
 LINE_SECONDS: Final = 5.0
 READY_SECONDS: Final = 180.0  # seven or so, but for a first start that compiles the kernels on a busy machine
@@ -165,14 +165,13 @@ def _watermark(consumer: Any, topic: str, partition: int) -> int:
 
 
 class Feed(threading.Thread):
-    """Sends the bundled ticks until told to stop, and some bad messages among them."""
+    """Sends what is on the programme until it ends or is told to stop."""
 
-    def __init__(self, settings: Settings, pace: Pace, accounts: Accounts, newest: Newest) -> None:
+    def __init__(self, settings: Settings, programme: Programme, accounts: Accounts, newest: Newest) -> None:
         """Connect; raises BrokerUnreachable."""
         super().__init__(daemon=True, name="feed")
-        self._ticks = sample.bundled()
+        self._programme = programme
         self._sink = KafkaSink(settings.broker, settings.topics.ticks)
-        self._pace = pace
         self._accounts = accounts
         self._newest = newest.values["ticks"]
         self._stop_event = threading.Event()
@@ -182,9 +181,9 @@ class Feed(threading.Thread):
 
     def run(self) -> None:
         """Until stopped; what was sent is delivered when it ends."""
-        blocks = sample.with_faults(Rounds(self._ticks, loop=True))
+        _, blocks, pace, _ = self._programme
         try:
-            for progress in play(blocks, self._pace, self, EventClock(self._stop_event)):
+            for progress in play(blocks, pace, self, EventClock(self._stop_event)):
                 self.exchange_ns, self.sent = progress.exchange_ns, progress.sent
         except Exception as error:  # noqa: BLE001 - whatever it is, the main thread raises it
             self.failure = error
@@ -213,8 +212,11 @@ class Feed(threading.Thread):
 class Watch:
     """Keeps the view up to date with what comes in."""
 
-    def __init__(self, seconds: float, title: str, feed: Feed, accounts: Accounts, newest: Newest) -> None:
+    def __init__(
+        self, seconds: float, title: str, feed: Feed, accounts: Accounts, newest: Newest, verdict: Verdict
+    ) -> None:
         self.view = View(title, seconds)
+        self._verdict = verdict
         self._feed = feed
         self._accounts = accounts
         self._newest = newest
@@ -234,6 +236,7 @@ class Watch:
         changed = newest.take_alerts()
         for alert in changed:
             view.note(alert)
+            self._verdict.note(alert)
         view.rejects = Counter(newest.rejects)
         view.open = self._accounts.open
         view.latency = self._accounts.recent_latency()
@@ -280,8 +283,9 @@ def run(
     picture: Path | None = None,
     config: Path | None = None,
     worker: Callable[[Settings, int], list[str]] | None = None,
+    scenario: str | None = None,
 ) -> int:
-    """Run the demo; gives 0 if every tick was answered exactly once, else 1.
+    """Run the demo; gives 0 if every tick was answered exactly once and the scenario's alert opened, else 1.
 
     Parameters
     ----------
@@ -292,7 +296,7 @@ def run(
     broker
         "embedded", "kafka" or the address of one that runs.
     rate
-        Ticks a second; if None, the recorded time, SPEED times as fast.
+        Ticks a second; if None, the recorded time, programme.SPEED times as fast.
     summary
         Where to write the summary as JSON.
     picture
@@ -301,28 +305,36 @@ def run(
         The file of settings, for the worker.
     worker
         Gives the command that starts a worker with these settings at this port; the real one if None.
+    scenario
+        One of the simulator, instead of the recorded trades.
 
     Raises
     ------
     TapewatchError
         If the broker or the worker cannot be had, or ends before its time.
     """
+    shown = programme.recorded(rate) if scenario is None else programme.scenario(scenario, seconds)
     stop = stop_on_signals()
     console = Console(highlight=False)
     command = worker or partial(worker_command, config)
     with contextlib.ExitStack() as stack:
         settings = _with_broker(stack, settings, broker, console)
         stack.enter_context(_prompt_threads())
-        show = Show(stack, settings, seconds, rate, command, console)
+        if shown.truth:
+            simulator.tell(settings, shown.truth)
+            console.print(simulator.in_words(shown.truth), style="dim", soft_wrap=True)
+        show = Show(stack, settings, seconds, shown, command, console)
         show.start(stop)
         show.watch(stop)
         if picture is not None:
             _write(picture, board.picture(show.view).encode())
         found = show.finish()
     console.print(in_words(found))
+    if scenario is not None:
+        console.print(show.verdict.in_words())
     if summary is not None:
         _write(summary, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    return 0 if _complete(found) else 1
+    return 0 if _complete(found) and show.verdict.complete else 1
 
 
 def _write(file: Path, content: bytes) -> None:
@@ -384,7 +396,7 @@ class Show:
         stack: contextlib.ExitStack,
         settings: Settings,
         seconds: float,
-        rate: float | None,
+        shown: Programme,
         command: Callable[[Settings, int], list[str]],
         console: Console,
     ) -> None:
@@ -401,11 +413,12 @@ class Show:
         _begin_at_the_end(self._settings)
         self._results = Results(self._settings, self._accounts, self._newest)
         stack.callback(self._results.close)
-        pace = Recorded(SPEED) if rate is None else Constant(rate)
-        self._feed = Feed(self._settings, pace, self._accounts, self._newest)
+        self._feed = Feed(self._settings, shown, self._accounts, self._newest)
         stack.callback(self._feed.stop)
-        what = f"Binance trades at {SPEED:g}x" if rate is None else f"Binance trades at {rate:g}/s"
-        self._title = what
+        self._title = shown.title
+        self.verdict = Verdict(shown.truth)
+        # On a busy machine the feed may be behind its time: what was injected is shown all the same.
+        self._until_ns = max((each.end_ns for each in shown.truth), default=0)
         self._stack = stack
 
     def start(self, stop: threading.Event) -> None:
@@ -413,9 +426,7 @@ class Show:
         began = time.monotonic()
         self._console.print("starting the worker ...", style="dim")
         (port,) = free_ports(1)
-        environ = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        }
+        environ = _environ(self._settings.topics)
         self._worker = Child(self._command(self._settings, port), self._folder / "worker.log", environ)
         self._stack.enter_context(self._worker)
         while not stop.is_set() and not _ready(port):
@@ -426,7 +437,7 @@ class Show:
         self._console.print(f"worker ready after {time.monotonic() - began:.1f} s", style="dim")
         self._results.start()
         self._feed.start()
-        self._watch = Watch(self._seconds, self._title, self._feed, self._accounts, self._newest)
+        self._watch = Watch(self._seconds, self._title, self._feed, self._accounts, self._newest, self.verdict)
 
     @property
     def view(self) -> View:
@@ -474,7 +485,9 @@ class Show:
 
     def _on(self, stop: threading.Event) -> bool:
         self._check()
-        return not stop.is_set() and self._watch.view.elapsed < self._seconds
+        return not stop.is_set() and (
+            self._watch.view.elapsed < self._seconds or self._feed.exchange_ns < self._until_ns
+        )
 
     def _check(self) -> None:
         """Raise what has gone wrong beside this thread."""

@@ -174,6 +174,18 @@ class Alert(msgspec.Struct, frozen=True):
     detail: Annotated[str, Meta(description="feed alerts: stale, late, gapped, duplicated, band, internal")] = ""
 
 
+class Injection(msgspec.Struct, frozen=True):
+    """One record on topic `truth` for each thing that the simulator does to a symbol: what a detector should find."""
+
+    symbol: Symbol
+    venue: Venue
+    scenario: str
+    begin_ns: ExchangeNs
+    end_ns: ExchangeNs
+    opens: Annotated[AlertKind, Meta(description="the kind of alert that must open in between")]
+    seed: Annotated[int, Meta(ge=0, description="gives the same ticks again")]
+
+
 def exchange_ns_rule(value: int) -> str:
     """Why a time is refused, guessing the unit that was meant."""
     for unit, scale in (("seconds", 10**9), ("milliseconds", 10**6), ("microseconds", 10**3)):
@@ -206,4 +218,5 @@ decode_prediction = msgspec.json.Decoder(Prediction).decode
 decode_risk = msgspec.json.Decoder(Risk).decode
 decode_action = msgspec.json.Decoder(Action).decode
 decode_alert = msgspec.json.Decoder(Alert).decode
+decode_injection = msgspec.json.Decoder(Injection).decode
 encode = msgspec.json.Encoder().encode

@@ -152,6 +152,19 @@ def reasons(alert: messages.Alert, most: int = 3) -> str:
     return ", ".join(f"{safe(reason.feature)} {reason.value:.3g} ({reason.contribution:+.3g})" for reason in strongest)
 
 
+def truth_line(record: Record) -> Text:
+    """Scenario, until when, and the alert that must open."""
+    injection = messages.decode_injection(record.value)
+    symbol = safe(injection.symbol + (f" @{injection.venue}" if injection.venue else ""))
+    return Text.assemble(
+        (clock_text(injection.begin_ns), "dim"),
+        "  ",
+        (f"{symbol:<26}", "bold"),
+        f" {safe(injection.scenario)} until {clock_text(injection.end_ns)[11:]}, opens {injection.opens}",
+        (f"  seed {injection.seed}", "dim"),
+    )
+
+
 def rejected_line(record: Record) -> Text:
     """Reason, rule and the beginning of the message."""
     headers = {name: safe(text) for name, text in record.headers.items()}
@@ -171,6 +184,7 @@ LINES: Final[dict[str, Callable[[Record], Text]]] = {
     "actions": action_line,
     "alerts": alert_line,
     "rejected": rejected_line,
+    "truth": truth_line,
 }
 
 
@@ -214,7 +228,8 @@ def kind_of(topics_: Topics, name: str) -> str:
     for kind in LINES:
         if name in (kind, getattr(topics_, kind)):
             return kind
-    raise MissingTopic(f"{safe(name)} is no topic of ours: name one of {', '.join(topics.streams(topics_))}")
+    ours = ", ".join(getattr(topics_, kind) for kind in LINES)
+    raise MissingTopic(f"{safe(name)} is no topic of ours: name one of {ours}")
 
 
 class Reader:

@@ -33,8 +33,8 @@ class Outcome(NamedTuple):
 
 
 def names(topics: Topics) -> tuple[str, ...]:
-    """Every topic Tapewatch reads or writes, input first, state last."""
-    return (*streams(topics), topics.state)
+    """Every topic Tapewatch reads or writes, input first."""
+    return (*streams(topics), topics.state, topics.truth)
 
 
 def streams(topics: Topics) -> tuple[str, ...]:
@@ -124,8 +124,8 @@ def partitions_of(broker: str, wanted: Sequence[str]) -> dict[str, int]:
 
 
 def require_topics(settings: Settings) -> dict[str, int]:
-    """Partitions of all our topics, that of state only where it is used; raises as `partitions_of` does."""
-    wanted = names(settings.topics) if settings.worker.snapshots else streams(settings.topics)
+    """Partitions of all topics of a worker, that of state only where it is used; raises as `partitions_of` does."""
+    wanted = streams(settings.topics) + ((settings.topics.state,) if settings.worker.snapshots else ())
     return partitions_of(settings.broker, wanted)
 
 

@@ -376,10 +376,15 @@ def run(
     """
     ticks = open_ticks(file)
     topics.partitions_of(settings.broker, [settings.topics.ticks])
+    send(ticks, settings, pace_of(speed, rate), loop, symbol)
+
+
+def send(ticks: TickFile, settings: Settings, pace: Pace, loop: bool = False, symbol: str | None = None) -> None:
+    """Put ticks on Kafka at their pace until they end or a signal comes, with progress and a last line; see `run`."""
     clock = EventClock(stop_on_signals())
     sink = KafkaSink(settings.broker, settings.topics.ticks)
     try:
-        last = _show(play(Rounds(ticks, symbol, loop), pace_of(speed, rate), sink, clock), _total(ticks, symbol, loop))
+        last = _show(play(Rounds(ticks, symbol, loop), pace, sink, clock), _total(ticks, symbol, loop))
     finally:
         sink.close()
     _summarise(last, sink, settings, clock.stopped)

@@ -36,6 +36,7 @@ def own_topics() -> Topics:
         alerts=f"{tag}.alerts",
         rejected=f"{tag}.rejected",
         state=f"{tag}.state",
+        truth=f"{tag}.truth",
     )
 
 

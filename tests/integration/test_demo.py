@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import msgspec
 import pytest
 
 from stream import demo
-from stream.broker import KafkaBroker
+from stream.broker import EmbeddedBroker, KafkaBroker
 from stream.config import ROOT, Settings
 from stream.errors import TapewatchError
+from stream.messages import decode_injection
+from stream.tail import Reader
 from tests.integration.fake_worker import ODD_TICK
 
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
@@ -73,6 +76,34 @@ def test_the_real_demo_answers_every_tick_exactly_once(tmp_path: Path) -> None:
     assert all("@" in name for name in found["models"].values())
     assert "every tick answered exactly once" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.timeout(180)
+def test_a_scenario_is_told_on_the_topic_of_truth_and_opens_its_alert(
+    embedded: EmbeddedBroker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(broker=embedded.address)
+    status = demo.run(settings, 8.0, embedded.address, scenario="flash-crash")
+    shown = capsys.readouterr().out
+    assert "flash-crash on ALPHA opened price_jump: as it must" in shown, shown
+    assert "alerts opened where nothing was injected: 0" in shown
+    assert status == 0
+    stop = threading.Event()
+    reader = Reader(embedded.address, "demo.truth", from_beginning=True)
+    try:
+        record = next(reader.records(stop))
+    finally:
+        reader.close()
+    assert record.key == b"ALPHA"
+    assert decode_injection(record.value).scenario == "flash-crash"
+
+
+def test_on_somebody_s_kafka_the_worker_is_told_the_demo_s_topics(embedded: EmbeddedBroker) -> None:
+    def command(settings: Settings, port: int) -> list[str]:
+        return [sys.executable, "-c", "import os, sys; sys.exit(os.environ['TAPEWATCH_TOPICS__TICKS'])"]
+
+    with pytest.raises(TapewatchError, match=r"ended with status 1: demo\.ticks"):
+        demo.run(Settings(broker=embedded.address), 2.0, embedded.address, worker=command)
 
 
 def test_ctrl_c_ends_it_early_with_a_summary() -> None:

@@ -23,6 +23,7 @@ from stream.children import Child
 from stream.cli import commands
 from stream.config import ROOT, Settings, Topics, load
 from stream.feeds.files import OPTIONAL, REQUIRED
+from stream.feeds.scenarios import SCENARIOS
 from stream.messages import decode_tick
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -163,6 +164,15 @@ def test_demo_ends_by_itself_with_a_summary(checkout: Path) -> None:
     assert answered > 0
     assert summary["predictions"] == summary["risk"] == summary["actions"] == answered
     assert (summary["missing"], summary["duplicates"]) == (0, 0)
+
+
+def test_table_of_scenarios_is_that_of_the_simulator(checkout: Path) -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\w+) \| (.*) \|$", section("Your own ticks"), re.MULTILINE)
+    named = {name: (opens, what) for name, opens, what in rows if name in SCENARIOS}
+    assert named == {name: (each.opens or "nothing", each.what) for name, each in SCENARIOS.items()}
+    run(line_with("--out crash.parquet"), checkout)
+    assert pq.read_metadata(checkout / "crash.parquet").num_rows > 10_000
+    assert (checkout / "crash.truth.jsonl").exists()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from jsonschema import Draft7Validator, Draft202012Validator
 
 from stream import asyncapi
 from stream.config import Settings, Topics
-from stream.messages import Action, Alert, Contribution, Horizon, Prediction, Risk, Tick, encode
+from stream.messages import Action, Alert, Contribution, Horizon, Injection, Prediction, Risk, Tick, encode
 
 # AsyncAPI's own schema: schemas/3.0.0-without-$id.json of the npm package @asyncapi/specs 6.11.1 (Apache-2.0),
 # without its white space.
@@ -71,6 +71,7 @@ EXAMPLES: list[msgspec.Struct] = [
         1.0,
         [Contribution("log_return", 0.01, 0.5)],
     ),
+    Injection("BTCUSDT", "simulator", "pump", 1_723_161_300_000_000_000, 1_723_161_390_000_000_000, "pump", 0),
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from stream import messages, tail
 from stream.config import Topics
 from stream.errors import MissingTopic
-from stream.messages import Action, Alert, Contribution, Horizon, Prediction, Risk, Tick
+from stream.messages import Action, Alert, Contribution, Horizon, Injection, Prediction, Risk, Tick
 from stream.tail import Record
 
 NS = 1_723_161_257_250_000_000
@@ -83,6 +83,13 @@ def test_an_alert_names_its_strongest_reasons_first() -> None:
     line = tail.line("alerts", record(alert))
     assert line.plain == (
         HEAD + "critical pump            opened   0.03 against 0.01  momentum_60s 0.02 (-0.5), flow_60s 0.9 (+0.1)"
+    )
+
+
+def test_the_truth_says_what_was_injected_and_what_must_open() -> None:
+    injection = Injection("BTCUSDT", "spot", "flash-crash", NS, NS + 90 * 10**9, "price_jump", 7)
+    assert tail.line("truth", record(injection)).plain == (
+        HEAD + "flash-crash until 23:55:47.250, opens price_jump  seed 7"
     )
 
 
