@@ -111,6 +111,13 @@ class Risk(_Section, frozen=True):
             raise ValueError("at least one weight must be positive")
 
 
+class Conformal(_Section, frozen=True):
+    """How quantiles, VaR and ES follow their own exceptions; the model's numbers times a scale of each instrument."""
+
+    step: Annotated[float, Meta(ge=0, le=1)] = 0.05  # of the scale's logarithm at an exception; 0: as the model says
+    bound: Annotated[float, Meta(ge=1, le=100)] = 4.0  # scales stay between 1 / bound and bound
+
+
 class Alerts(_Section, frozen=True):
     """Thresholds at which alerts open; each closes below `close_ratio` of it, held for `hold_seconds`."""
 
@@ -141,6 +148,7 @@ class Settings(_Section, frozen=True):
     features: Features = Features()
     risk: Risk = Risk()
     alerts: Alerts = Alerts()
+    conformal: Conformal = Conformal()
 
     def __post_init__(self) -> None:
         if self.worker.delivery == "exactly_once" and not self.worker.snapshots:

@@ -1,4 +1,4 @@
-"""One chunk of ticks in, results out: decode -> features -> models -> risk -> actions -> alerts -> encode.
+"""One chunk of ticks in, results out: decode -> features -> models -> conformal -> risk -> actions -> alerts -> encode.
 
 A `Pipeline` owns the state of one partition. Its results are a pure function of the partition's ticks in their order
 and of the models: where the stream was cut into chunks, when it ran and on which worker changes nothing.
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from stream import decoding, explanations, snapshots
 from stream.config import Settings
-from stream.core import actions, alerts, features, outcomes, packing, risk
+from stream.core import actions, alerts, conformal, features, outcomes, packing, risk
 from stream.core.actions import ActionAnswers
 from stream.core.alerts import AlertRules
+from stream.core.conformal import ConformalRules
 from stream.core.digits import round_significant
 from stream.core.features import DUPLICATE, LATE, WARMING, FeatureColumns, FeatureRules, TickColumns
 from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results, concatenate
@@ -55,6 +56,7 @@ class State:
 
     def __init__(self, hidden_size: int, capacity: int = FIRST_CAPACITY) -> None:
         self.features = features.new_state(capacity)
+        self.conformal = conformal.new_state(capacity)
         self.risk = risk.new_state(capacity)
         self.actions = actions.new_state(capacity)
         self.alerts = alerts.new_state(capacity)
@@ -137,6 +139,7 @@ class Pipeline:
         self._undo = np.empty(0, np.int64), dict[str, NDArray[Any]]()
         self._models = models
         self._rules = feature_rules(settings)
+        self._conformal_rules = ConformalRules(*msgspec.structs.astuple(settings.conformal))
         self._risk_rules = RiskRules(*msgspec.structs.astuple(settings.risk))
         self._alert_rules = AlertRules(*msgspec.structs.astuple(settings.alerts))
         self._band = settings.features.band
@@ -199,10 +202,11 @@ class Pipeline:
         columns = features.compute(self.state.features, ticks, self._rules)
         clock.lap("features")
         slot = ticks.slot[columns.row]
-        inference, anomaly, forecast = self._infer(slot, columns)
+        inference, anomaly = self._infer(slot, columns)
         clock.lap("inference")
+        forecast, shortfall = self._adjust(slot, ticks, columns, inference)
         assessed = risk.compute(
-            self.state.risk, slot, columns.features, columns.context, forecast, anomaly, self._risk_rules
+            self.state.risk, slot, columns.features, columns.context, forecast, shortfall, anomaly, self._risk_rules
         )
         taken = actions.compute(
             self.state.actions,
@@ -285,18 +289,33 @@ class Pipeline:
         if len(self._scratch) < len(self.state.hidden):
             self._scratch = packing.new_scratch(len(self.state.hidden))
 
-    def _infer(
-        self, slot: NDArray[np.int32], columns: FeatureColumns
-    ) -> tuple[Inference, NDArray[np.float64], NDArray[np.float64]]:
-        """Raw outputs of the heads, anomaly, rounded forecast; carries the hidden state on."""
+    def _infer(self, slot: NDArray[np.int32], columns: FeatureColumns) -> tuple[Inference, NDArray[np.float64]]:
+        """Raw outputs of the heads, and the anomaly; carries the hidden state on."""
         if not len(slot):
-            return _NOTHING, np.empty(0), np.empty((0, len(FORECAST_COLUMNS)))
+            return _NOTHING, np.empty(0)
         packed = packing.pack(slot, self._scratch)
         hidden = self.state.hidden[packed.slots]
         inference = self._models.run(columns.features, columns.window, packed, hidden)
         self.state.hidden[packed.slots] = inference.hidden
         anomaly = np.interp(inference.score, *self._models.calibration)
-        return inference, anomaly, round_significant(inference.forecast)
+        return inference, anomaly
+
+    def _adjust(
+        self, slot: NDArray[np.int32], ticks: TickColumns, columns: FeatureColumns, inference: Inference
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The forecast as it is published, rounded, and the ES."""
+        forecast = inference.forecast.astype(np.float64)
+        shortfall = conformal.adjust(
+            self.state.conformal,
+            slot,
+            ticks.exchange_ns[columns.row],
+            ticks.price[columns.row],
+            columns.context[:, WARMING] != 0.0,
+            forecast,
+            self._conformal_rules,
+            self._rules.session_gap_ns,
+        )
+        return round_significant(forecast), shortfall
 
     def _alerts(self, results: Results, columns: FeatureColumns, anomaly: NDArray[np.float64]) -> list[Alert]:
         events = alerts.compute(

@@ -26,10 +26,10 @@ from stream.core.features import WINDOW
 from stream.errors import DamagedSnapshot
 
 MAGIC: Final = b"TS"
-VERSION: Final = 1
+VERSION: Final = 2
 """The layout that is written."""
 
-PARTS: Final = ("features", "risk", "actions", "alerts")
+PARTS: Final = ("features", "conformal", "risk", "actions", "alerts")
 
 Field = tuple[str, str, tuple[int, ...]]
 
@@ -91,7 +91,22 @@ _LAYOUT_1: Final[dict[str, list[Field]]] = {
         ("detail", "i1", ()),
     ],
 }
-_LAYOUTS: Final = {1: _LAYOUT_1}
+_LAYOUT_2: Final[dict[str, list[Field]]] = _LAYOUT_1 | {
+    "conformal": [
+        ("started", "?", ()),
+        ("last_ns", "<i8", ()),
+        ("last_price", "<f8", ()),
+        ("scale", "<f8", (2, 4)),
+        ("shortfall_scale", "<f8", ()),
+        ("running", "i1", (2,)),
+        ("start_ns", "<i8", (2,)),
+        ("start_price", "<f8", (2,)),
+        ("quantiles", "<f8", (2, 4)),
+        ("value_at_risk", "<f8", ()),
+        ("shortfall", "<f8", ()),
+    ],
+}
+_LAYOUTS: Final = {1: _LAYOUT_1, 2: _LAYOUT_2}
 
 _HEAD: Final = np.dtype([("magic", "S2"), ("version", "<u2"), ("hidden_size", "<u2")])
 _CRC_BYTES: Final = 4

@@ -2,7 +2,8 @@
 
 Rows are the last tick of each second in which an instrument trades. What is fitted is fitted on the training part; what
 is chosen (time constant, rounds of boosting) on the validation part. VaR, ES, coverage and direction are judged on
-horizons that follow each other without a common moment.
+horizons that follow each other without a common moment, each from the first tick after the last: the worker's own rule
+(stream.core.outcomes). The last tick of a second would be known as such only when the second is over, and is calmer.
 """
 
 import math
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from stream.core.risk import expected_shortfall
+from stream.core.conformal import expected_shortfall, tail_var
 from stream.errors import TapewatchError
 from stream.inference import DataFile
 from stream.messages import HORIZONS, QUANTILE_LEVELS
@@ -29,7 +30,10 @@ MOST_FITTED: Final = 100_000
 """Rows that HAR and boosting are fitted on, every k-th of the training part: more change their QLIKE little."""
 FORECASTER: Final = "forecaster"
 VOLATILITY_MODELS: Final = (FORECASTER, "last value", "EWMA", "HAR", "GARCH(1,1)", "LightGBM")
-TAIL_MODELS: Final = (FORECASTER, "historical simulation", "filtered historical simulation")
+AS_TRAINED: Final = "forecaster as trained"
+TAIL_MODELS: Final = (FORECASTER, AS_TRAINED, "historical simulation", "filtered historical simulation")
+PUBLISHED: Final = 60
+"""Horizon whose VaR and ES the worker publishes: at others only the quantile of 1 % is tested as a VaR."""
 BAND: Final = 0.95
 Announce = Callable[[str], None]
 
@@ -68,7 +72,7 @@ class TailTests(msgspec.Struct, frozen=True):
     model: str
     pinball: float  # of the 1 % quantile, basis points
     var: backtests.VarTests
-    shortfall: backtests.ShortfallTest
+    shortfall: backtests.ShortfallTest | None  # None where no ES is published
 
 
 class Direction(msgspec.Struct, frozen=True):
@@ -87,7 +91,8 @@ class Horizon(msgspec.Struct, frozen=True):
     rows: int
     volatility: list[Loss]
     tests: int = 0  # horizons that do not overlap
-    coverage: list[Coverage] = []
+    coverage: list[Coverage] = []  # of the quantiles as published
+    coverage_as_trained: list[Coverage] = []
     tails: list[TailTests] = []
     direction: Direction | None = None
 
@@ -119,6 +124,7 @@ class Sample(NamedTuple):
 
     series: data.Series
     forecast: NDArray[np.float32]
+    published: evaluation.Published
     last: NDArray[np.float64]  # [n, horizons] realised variance before
     rows: dict[int, NDArray[np.int64]]  # by part
 
@@ -192,7 +198,8 @@ def sample(series: data.Series, forecast: NDArray[np.float32]) -> Sample:
     last = baselines.last_value(series)
     good = data.usable_rows(series) & np.isfinite(last).all(1) & last_of_second(series.clock_ns)
     parts = (data.TRAIN, data.VALIDATION, data.TEST)
-    return Sample(series, forecast, last, {part: np.flatnonzero(good & (series.part == part)) for part in parts})
+    rows = {part: np.flatnonzero(good & (series.part == part)) for part in parts}
+    return Sample(series, forecast, evaluation.publish(series, forecast), last, rows)
 
 
 def last_of_second(clock_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -332,27 +339,31 @@ class Tested(NamedTuple):
     """Horizons of one instrument that do not overlap, in its test part."""
 
     log_return: NDArray[np.float64]  # [k]
-    quantiles: NDArray[np.float64]  # [k, levels]
+    quantiles: NDArray[np.float64]  # [k, levels] as published
+    as_trained: NDArray[np.float64]  # [k, levels]
     probability_up: NDArray[np.float64]  # [k]
     tails: dict[str, simulation.Tail]
 
 
 def tail_tests(one: Sample, garch_variance: NDArray[np.float64], column: int) -> Tested:
     """Follow horizon after horizon; those of the earlier parts serve the historical simulation."""
-    usable = np.flatnonzero(data.usable_rows(one.series) & last_of_second(one.series.clock_ns))
+    usable = np.flatnonzero(data.usable_rows(one.series))
     rows = usable[following(one.series.clock_ns[usable], HORIZONS[column] * data.SECOND)]
     wanted = np.flatnonzero(one.series.part[rows] == data.TEST)
     log_return = one.series.log_return[rows, column].astype(np.float64)
     test = rows[wanted]
-    quantiles = one.forecast[test][:, evaluation.QUANTILES[column]].astype(np.float64)
+    as_trained = one.forecast[test][:, evaluation.QUANTILES[column]].astype(np.float64)
+    quantiles = one.published.forecast[test][:, evaluation.QUANTILES[column]]
     return Tested(
         log_return[wanted],
         quantiles,
+        as_trained,
         one.forecast[test][:, evaluation.UP[column]].astype(np.float64),
         {
-            TAIL_MODELS[0]: forecast_tail(quantiles),
-            TAIL_MODELS[1]: simulation.simulate(log_return, wanted),
-            TAIL_MODELS[2]: simulation.simulate(log_return, wanted, np.sqrt(garch_variance[rows])),
+            FORECASTER: published_tail(quantiles, one.published.shortfall[test]),
+            AS_TRAINED: forecast_tail(as_trained),
+            TAIL_MODELS[2]: simulation.simulate(log_return, wanted),
+            TAIL_MODELS[3]: simulation.simulate(log_return, wanted, np.sqrt(garch_variance[rows])),
         },
     )
 
@@ -367,12 +378,17 @@ def following(clock_ns: NDArray[np.int64], horizon_ns: int) -> NDArray[np.int64]
     return np.array(rows, np.int64)
 
 
+def published_tail(quantiles: NDArray[np.float64], shortfall: NDArray[np.float64]) -> simulation.Tail:
+    """VaR and ES as published: float64[k, levels], float64[k]."""
+    return forecast_tail(quantiles)._replace(es_975=shortfall)
+
+
 def forecast_tail(quantiles: NDArray[np.float64]) -> simulation.Tail:
-    """VaR and ES as the worker makes them of the quantiles of 1 and 5 %: float64[k, levels]."""
+    """VaR and ES as the worker makes them of the quantiles of 1 and 5 %, before it adjusts the ES."""
     loss_01, loss_05 = -quantiles[:, QUANTILE_LEVELS.index(0.01)], -quantiles[:, QUANTILE_LEVELS.index(0.05)]
-    slope = np.maximum(0.0, loss_01 - loss_05) / math.log(5.0)
-    shortfall = [expected_shortfall(a, b) for a, b in zip(loss_05, loss_01, strict=True)]
-    return simulation.Tail(np.maximum(0.0, loss_01), loss_05 + slope * math.log(2.0), np.array(shortfall))
+    pairs = list(zip(loss_05.tolist(), loss_01.tolist(), strict=True))
+    value_at_risk = np.array([tail_var(*pair) for pair in pairs])
+    return simulation.Tail(np.maximum(0.0, loss_01), value_at_risk, np.array([expected_shortfall(*p) for p in pairs]))
 
 
 def _instruments(samples: list[Sample], losses: list[list[Losses]], tests: list[list[Tested]]) -> list[Instrument]:
@@ -397,21 +413,30 @@ def _horizon(seconds: int, volatility: list[Loss], rows: int, tested: Tested) ->
     tests = len(tested.log_return)
     if tests < backtests.LEAST_TESTS:
         return Horizon(seconds, rows, volatility, tests)
-    return Horizon(seconds, rows, volatility, tests, coverage(tested), tails(tested), direction(tested))
+    return Horizon(
+        seconds,
+        rows,
+        volatility,
+        tests,
+        coverage(tested.log_return, tested.quantiles),
+        coverage(tested.log_return, tested.as_trained),
+        tails(tested, with_shortfall=seconds == PUBLISHED),
+        direction(tested),
+    )
 
 
-def coverage(tested: Tested) -> list[Coverage]:
+def coverage(log_return: NDArray[np.float64], quantiles: NDArray[np.float64]) -> list[Coverage]:
     """Share of the returns below each quantile, with the band that right quantiles show."""
-    tests = len(tested.log_return)
+    tests = len(log_return)
     found = []
     for k, level in enumerate(QUANTILE_LEVELS):
-        share = float((tested.log_return < tested.quantiles[:, k]).mean())
+        share = float((log_return < quantiles[:, k]).mean())
         low, high = binom.interval(BAND, tests, level)
         found.append(Coverage(level, tests, share, float(low) / tests, float(high) / tests))
     return found
 
 
-def tails(tested: Tested) -> list[TailTests]:
+def tails(tested: Tested, *, with_shortfall: bool) -> list[TailTests]:
     """The tests of each model that has enough horizons with a forecast."""
     found = []
     for model, tail in tested.tails.items():
@@ -421,12 +446,15 @@ def tails(tested: Tested) -> list[TailTests]:
         loss, var_99 = -tested.log_return[there], tail.var_99[there]
         missed = var_99 - loss
         rng = np.random.default_rng(0)
+        beyond = (
+            backtests.shortfall_test(loss, tail.var_975[there], tail.es_975[there], rng) if with_shortfall else None
+        )
         found.append(
             TailTests(
                 model,
                 float(np.maximum(0.01 * missed, -0.99 * missed).mean() / BASIS_POINT),
                 backtests.var_tests(loss > var_99, 0.01),
-                backtests.shortfall_test(loss, tail.var_975[there], tail.es_975[there], rng),
+                beyond,
             )
         )
     return found

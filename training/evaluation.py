@@ -1,11 +1,13 @@
 """How a forecaster does on the test part, beside the baselines. Forecasts come from the exported graph."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from stream.config import Settings
+from stream.core import conformal
 from stream.core.results import FORECAST_COLUMNS
 from stream.messages import HORIZONS, QUANTILE_LEVELS
 from training import baselines, data
@@ -47,6 +49,30 @@ def _forecast(session: onnxruntime.InferenceSession, features: NDArray[np.float3
         )
         parts.append(forecast)
     return np.concatenate(parts)
+
+
+class Published(NamedTuple):
+    """What the worker publishes of a series' forecasts."""
+
+    forecast: NDArray[np.float64]  # [n, len(FORECAST_COLUMNS)] quantiles adjusted
+    shortfall: NDArray[np.float64]  # [n] ES 97.5 % over 60 s
+
+
+def publish(series: data.Series, forecast: NDArray[np.float32]) -> Published:
+    """Run the conformal adjustment over a series, from its first tick on, as a worker does."""
+    settings = Settings()
+    adjusted = forecast.astype(np.float64)
+    shortfall = conformal.adjust(
+        conformal.new_state(1),
+        np.zeros(len(adjusted), np.int32),
+        series.clock_ns,
+        np.exp(series.log_price),
+        series.warming,
+        adjusted,
+        conformal.ConformalRules(*(getattr(settings.conformal, name) for name in conformal.ConformalRules._fields)),
+        int(settings.features.session_gap_seconds * data.SECOND),
+    )
+    return Published(adjusted, shortfall)
 
 
 class Rows:

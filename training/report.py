@@ -22,7 +22,10 @@ NOTES: Final = (
     "the variance in basis points⁴. DM is Diebold-Mariano on QLIKE against the forecaster, with the errors of Newey "
     "and West over two horizons: above 0 the forecaster is better. Where instruments trade in the same second, their "
     "differences are summed before the test.",
-    "VaR 99 % and ES 97.5 % are of a long position, over horizons that do not overlap. Kupiec: the number of "
+    "Quantiles, VaR and ES are judged as the worker publishes them: followed by their own exceptions from the file's "
+    "first tick on (stream/core/conformal.py), with nothing fitted on this file; `as trained` is the model's own word.",
+    "VaR 99 % and ES 97.5 % are of a long position, over horizons that do not overlap, each from the first tick after "
+    "the last. At 10 s, for which no VaR is published, VaR is the quantile of 1 %. Kupiec: the number of "
     "exceptions; Christoffersen: their independence, and both together (CC); Basel: the traffic light, its borders "
     "drawn at the same probabilities for any number of tests. Z is Acerbi and Szekely's second statistic, 0 at best, "
     "with its one-sided p. Historical simulation takes the last 500 such horizons; filtered, in units of GARCH(1,1).",
@@ -74,6 +77,8 @@ def markdown(comparison: Comparison) -> str:
         f"Share of returns below the quantile; in brackets what right quantiles show in {BAND:.0%} of cases; ✗: not.",
         "![Coverage](coverage.svg)",
         _table(_COVERAGE, [row for one in comparison.instruments for row in _coverage(one)]),
+        "The same quantiles as trained, before they followed their exceptions:",
+        _table(_COVERAGE, [row for one in comparison.instruments for row in _coverage(one, as_trained=True)]),
         "## Value at risk and expected shortfall",
         _table(_TAILS, [row for one in comparison.instruments for row in _tails(one)]),
         "## Direction",
@@ -105,15 +110,15 @@ def summary(comparison: Comparison) -> list[str]:
     ]
     if not tested:
         return [*lines, "Too few horizons in the test part to test quantiles, VaR or ES of any one instrument."]
-    outside = [
-        f"{name}: {c.share:.1%} below the {c.level:.0%} quantile"
-        for name, h in tested
-        for c in h.coverage
-        if not c.inside
-    ]
-    lines.append(
-        f"Quantiles outside the band: {len(outside)} of {sum(len(h.coverage) for _, h in tested)}" + _named(outside)
-    )
+    count = sum(len(h.coverage) for _, h in tested)
+    for what, as_trained in (("Quantiles", False), ("Quantiles as trained", True)):
+        outside = [
+            f"{name}: {c.share:.1%} below the {c.level:.0%} quantile"
+            for name, h in tested
+            for c in (h.coverage_as_trained if as_trained else h.coverage)
+            if not c.inside
+        ]
+        lines.append(f"{what} outside the band: {len(outside)} of {count}{_named(outside)}")
     return [*lines, *_rejected(tested)]
 
 
@@ -152,11 +157,10 @@ def _rejected(tested: list[tuple[str, Horizon]]) -> list[str]:
             for name, t in mine
             if min(t.var.kupiec_p, t.var.conditional_coverage_p) < ACCEPTED
         ]
-        es = [f"{name} (Z {t.shortfall.statistic:+.2f})" for name, t in mine if t.shortfall.p < ACCEPTED]
-        for what, names in (("VaR 99 % (Kupiec or CC)", var), ("ES 97.5 %", es)):
-            lines.append(
-                f"{what} of the {model} rejected at {ACCEPTED:.0%}: {len(names)} of {len(mine)}{_named(names)}"
-            )
+        beyond = [(name, t.shortfall) for name, t in mine if t.shortfall]
+        es = [f"{name} (Z {test.statistic:+.2f})" for name, test in beyond if test.p < ACCEPTED]
+        for what, names, of in (("VaR 99 % (Kupiec or CC)", var, len(mine)), ("ES 97.5 %", es, len(beyond))):
+            lines.append(f"{what} of the {model} rejected at {ACCEPTED:.0%}: {len(names)} of {of}{_named(names)}")
     return lines
 
 
@@ -213,10 +217,13 @@ def _volatility(one: Instrument) -> str:
     return title + _table(_VOLATILITY, rows)
 
 
-def _coverage(one: Instrument) -> list[list[str]]:
+def _coverage(one: Instrument, *, as_trained: bool = False) -> list[list[str]]:
     return [
         [one.name, f"{h.seconds} s", f"{h.tests:,}"]
-        + [f"{c.share:.2%} ({c.low:.2%} to {c.high:.2%}){'' if c.inside else ' ✗'}" for c in h.coverage]
+        + [
+            f"{c.share:.2%} ({c.low:.2%} to {c.high:.2%}){'' if c.inside else ' ✗'}"
+            for c in (h.coverage_as_trained if as_trained else h.coverage)
+        ]
         for h in one.horizons
         if h.coverage
     ]
@@ -234,8 +241,8 @@ def _tails(one: Instrument) -> list[list[str]]:
             _p(t.var.independence_p),
             _p(t.var.conditional_coverage_p),
             t.var.basel,
-            f"{t.shortfall.statistic:+.2f}",
-            _p(t.shortfall.p),
+            f"{t.shortfall.statistic:+.2f}" if t.shortfall else "",
+            _p(t.shortfall.p) if t.shortfall else "",
         ]
         for h in one.horizons
         for t in h.tails

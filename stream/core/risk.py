@@ -20,7 +20,6 @@ STATE: Final = np.dtype([("started", np.bool_), ("score", np.float64), ("level",
 
 VOLATILITY_60: Final = FORECAST_COLUMNS.index("volatility_60s")
 QUANTILE_01_60: Final = FORECAST_COLUMNS.index("quantile_01_60s")
-QUANTILE_05_60: Final = FORECAST_COLUMNS.index("quantile_05_60s")
 ANOMALY, VAR_99, ES_975, VOLATILITY_RATIO, FLOW, LIQUIDITY, SCORE = range(len(RISK_COLUMNS))
 _VARIANCE_1800: Final = INDEX["log_grid_variance_1800s"]
 _IMBALANCE_10: Final = INDEX["order_flow_imbalance_10s"]
@@ -74,6 +73,7 @@ def compute(
     features: NDArray[np.float32],
     context: NDArray[np.float64],
     forecast: NDArray[np.float64],
+    shortfall: NDArray[np.float64],
     anomaly: NDArray[np.float64],
     rules: RiskRules,
 ) -> RiskAnswers:
@@ -86,6 +86,8 @@ def compute(
     features : float32[m, len(FEATURES)]
     context : float64[m, len(CONTEXT)]
     forecast : float64[m, len(FORECAST_COLUMNS)]
+    shortfall : float64[m]
+        ES 97.5 % over 60 s, from `conformal.adjust`.
     anomaly : float64[m]
         Tail probability, 0 to 1.
     rules
@@ -93,7 +95,7 @@ def compute(
     """
     risk = np.empty((slot.shape[0], len(RISK_COLUMNS)))
     level = np.empty(slot.shape[0], np.int8)
-    _walk(state, slot, features, context, forecast, anomaly, rules, risk, level)
+    _walk(state, slot, features, context, forecast, shortfall, anomaly, rules, risk, level)
     round_significant(risk, risk)
     return RiskAnswers(risk, level)
 
@@ -105,6 +107,7 @@ def _walk(
     features: Any,
     context: Any,
     forecast: Any,
+    shortfall: Any,
     anomaly: Any,
     rules: RiskRules,
     risk: Any,
@@ -112,7 +115,7 @@ def _walk(
 ) -> None:
     for i in range(slot.shape[0]):
         s = state[slot[i]]
-        raw = _assess(features[i], forecast[i], anomaly[i], rules, risk[i])
+        raw = _assess(features[i], forecast[i], shortfall[i], anomaly[i], rules, risk[i])
         _smooth(s, raw, context[i, GAP], rules.score_seconds)
         risk[i, SCORE] = s.score
         s.level = 0 if context[i, WARMING] else next_level(s.level, s.score, rules)
@@ -120,11 +123,11 @@ def _walk(
 
 
 @njit(inline="always")
-def _assess(f: Any, forecast: Any, anomaly: float, rules: RiskRules, row: Any) -> float:
+def _assess(f: Any, forecast: Any, shortfall: float, anomaly: float, rules: RiskRules, row: Any) -> float:
     """Write the row's components, return the score before smoothing."""
     row[ANOMALY] = anomaly
     row[VAR_99] = max(0.0, -forecast[QUANTILE_01_60])
-    row[ES_975] = expected_shortfall(-forecast[QUANTILE_05_60], -forecast[QUANTILE_01_60])
+    row[ES_975] = shortfall
     usual = math.sqrt((math.exp(f[_VARIANCE_1800]) + MIN_VARIANCE) * HORIZON_SECONDS)
     row[VOLATILITY_RATIO] = min(forecast[VOLATILITY_60] / usual, MAX_RATIO)
     row[FLOW] = abs(f[_IMBALANCE_10]) * _unit(f[_VOLUME_RATIO_10] / FULL_VOLUME)
@@ -137,17 +140,6 @@ def _assess(f: Any, forecast: Any, anomaly: float, rules: RiskRules, row: Any) -
         _unit(row[ES_975] / rules.es_limit),
         rules,
     )
-
-
-@njit(cache=True)
-def expected_shortfall(loss_05: float, loss_01: float) -> float:
-    """ES 97.5 % from the losses exceeded with 5 % and 1 %, taking the tail between and beyond as exponential.
-
-    With b = (loss_01 - loss_05) / log 5, the loss exceeded with p is loss_05 + b log(0.05 / p), and the mean
-    beyond p is b more. For a normal distribution this gives 2.36 standard deviations; the exact value is 2.34.
-    """
-    b = max(0.0, loss_01 - loss_05) / math.log(5.0)
-    return max(0.0, loss_05 + b * (math.log(2.0) + 1.0))
 
 
 @njit(cache=True)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.core import risk
+from stream.core import conformal, risk
 from tests.unit.test_risk import RULES
 
 unit = st.floats(0.0, 1.0)
@@ -25,9 +25,9 @@ def test_score_never_falls_when_a_component_rises(
 def test_expected_shortfall_scales_with_the_position_and_rises_with_the_tail(
     at_05: float, more: float, factor: float
 ) -> None:
-    es = risk.expected_shortfall(at_05, at_05 + more)
-    assert np.isclose(risk.expected_shortfall(factor * at_05, factor * (at_05 + more)), factor * es)
-    assert risk.expected_shortfall(at_05, at_05 + 2.0 * more) >= es
+    es = conformal.expected_shortfall(at_05, at_05 + more)
+    assert np.isclose(conformal.expected_shortfall(factor * at_05, factor * (at_05 + more)), factor * es)
+    assert conformal.expected_shortfall(at_05, at_05 + 2.0 * more) >= es
     assert es >= at_05
 
 

@@ -15,7 +15,6 @@ from stream.errors import TapewatchError
 from stream.messages import QUANTILE_LEVELS
 from tests.training_data import sample, write_sample
 from training import baselines, cli, comparison, data, report
-from training.simulation import Tail
 
 MODELS = ROOT / "models"
 SECOND = data.SECOND
@@ -88,8 +87,7 @@ def test_forecast_tail_is_the_workers() -> None:
 def test_coverage_of_a_hundred_by_hand() -> None:
     log_return = np.arange(100.0)
     quantiles = np.tile([2.0, 5.0, 50.0, 80.0, 99.0], (100, 1))
-    none = np.zeros(0)
-    found = comparison.coverage(comparison.Tested(log_return, quantiles, none, {"": Tail(none, none, none)}))
+    found = comparison.coverage(log_return, quantiles)
     assert [one.share for one in found] == pytest.approx([0.02, 0.05, 0.50, 0.80, 0.99])
     # Of 100 at 5 % there are 1 to 10 in 95 % of cases, at 50 % 40 to 60.
     assert (found[1].low, found[1].high, found[2].low, found[2].high) == pytest.approx((0.01, 0.10, 0.40, 0.60))
@@ -99,7 +97,7 @@ def test_coverage_of_a_hundred_by_hand() -> None:
 def test_direction_counts_only_moves() -> None:
     log_return = np.array([1.0, -1.0, 0.0, 2.0, 0.0, 3.0])
     up = np.array([0.9, 0.9, 0.1, 0.6, 0.9, 0.2])
-    found = comparison.direction(comparison.Tested(log_return, np.zeros((6, 5)), up, {}))
+    found = comparison.direction(comparison.Tested(log_return, np.zeros((6, 5)), np.zeros((6, 5)), up, {}))
     assert found is not None
     assert (found.tests, found.accuracy, found.majority) == (4, 0.5, 0.75)
     # At least 2 of 4 right by chance of 3/4 each: 1 - 1/256 - 12/256.

@@ -15,11 +15,12 @@ RULES = RiskRules(*(getattr(Settings().risk, name) for name in RiskRules._fields
 
 
 def assess(n: int, *, gap: float = 1.0, warming: bool = False, **values: float) -> RiskAnswers:
-    """The same tick n times; values are features or forecast columns, or `anomaly`."""
+    """The same tick n times; values are features or forecast columns, `anomaly` or `shortfall`."""
     features = np.zeros((n, len(FEATURES)), np.float32)
     features[:, INDEX["log_grid_variance_1800s"]] = math.log(1e-8)  # 60 s volatility 7.7e-4
     forecast = np.zeros((n, len(FORECAST_COLUMNS)))
     anomaly = np.full(n, values.pop("anomaly", 0.0))
+    shortfall = np.full(n, values.pop("shortfall", 0.0))
     for name, value in values.items():
         if name in INDEX:
             features[:, INDEX[name]] = value
@@ -28,28 +29,19 @@ def assess(n: int, *, gap: float = 1.0, warming: bool = False, **values: float) 
     context = np.zeros((n, len(CONTEXT)))
     context[:, GAP] = gap
     context[:, WARMING] = warming
-    return risk.compute(risk.new_state(1), np.zeros(n, np.int32), features, context, forecast, anomaly, RULES)
+    slot = np.zeros(n, np.int32)
+    return risk.compute(risk.new_state(1), slot, features, context, forecast, shortfall, anomaly, RULES)
 
 
 def test_var_is_the_loss_at_the_first_percentile() -> None:
-    answers = assess(1, quantile_01_60s=-0.004, quantile_05_60s=-0.002)
+    answers = assess(1, quantile_01_60s=-0.004, quantile_05_60s=-0.002, shortfall=0.005)
     assert answers.risk[0, risk.VAR_99] == 0.004
+    assert answers.risk[0, risk.ES_975] == 0.005
 
 
 def test_a_forecast_without_losses_has_no_var() -> None:
     answers = assess(1, quantile_01_60s=0.001, quantile_05_60s=0.002)
     assert answers.risk[0, risk.VAR_99] == 0.0
-    assert answers.risk[0, risk.ES_975] == 0.0
-
-
-def test_expected_shortfall_of_a_normal_forecast() -> None:
-    exact = 2.3378  # E[Z | Z > z_0.975]
-    assert risk.expected_shortfall(1.6449, 2.3263) == pytest.approx(exact, rel=0.02)
-
-
-def test_expected_shortfall_of_an_exponential_tail_is_exact() -> None:
-    # P(loss > x) = exp(-x): VaR 97.5 % is log 40, and the mean beyond it one more.
-    assert risk.expected_shortfall(math.log(20.0), math.log(100.0)) == pytest.approx(math.log(40.0) + 1.0)
 
 
 def test_volatility_ratio_compares_with_the_instruments_own() -> None:
@@ -84,7 +76,7 @@ def test_score_is_smoothed_over_event_time() -> None:
     anomaly = np.array([0.0, 1.0 - 1e-9])
     state = risk.new_state(1)
     slot = np.zeros(2, np.int32)
-    answers = risk.compute(state, slot, features, context, np.zeros((2, 16)), anomaly, RULES)
+    answers = risk.compute(state, slot, features, context, np.zeros((2, 16)), np.zeros(2), anomaly, RULES)
     full = 100.0 * math.sqrt(RULES.weight_anomaly)
     assert answers.risk[1, risk.SCORE] == pytest.approx(full * (1.0 - math.exp(-1.0)), rel=1e-4)
 

@@ -8,7 +8,7 @@ import pytest
 
 from stream import snapshots
 from stream.config import Features, Settings
-from stream.core import actions, alerts, features, risk
+from stream.core import actions, alerts, conformal, features, risk
 from stream.errors import DamagedSnapshot, WorkerFailed
 from stream.inference import Models
 from stream.pipeline import Pipeline
@@ -18,7 +18,13 @@ from tests.golden import snapshot as golden
 from tests.ticks import SECOND, START_NS, chunk, message
 
 SETTINGS = Settings(features=Features(warm_ticks=5, warm_seconds=2.0))
-STATES = {"features": features.STATE, "risk": risk.STATE, "actions": actions.STATE, "alerts": alerts.STATE}
+STATES = {
+    "features": features.STATE,
+    "conformal": conformal.STATE,
+    "risk": risk.STATE,
+    "actions": actions.STATE,
+    "alerts": alerts.STATE,
+}
 
 
 class OtherForecaster(FakeModels):
@@ -146,5 +152,7 @@ def test_snapshots_of_the_first_layout_can_be_read_for_ever() -> None:
     assert state["window"].shape[1] == 2 * features.WINDOW
     np.testing.assert_array_equal(state["window"][:, : features.WINDOW], state["window"][:, features.WINDOW :])
     assert one.state.hidden[:2, 0].tolist() == [golden.TICKS // 2] * 2
+    assert not one.state.conformal["started"].any()  # the first layout knows no scales: they start anew
     output = one.process(chunk([message(exchange_ns=START_NS + 100 * SECOND, price=101.0)], first=golden.TICKS), 1)
     assert output.results.warming.tolist() == [False]
+    assert one.state.conformal["scale"][0].tolist() == [[1.0] * 4] * 2

@@ -15,7 +15,7 @@ import onnxruntime
 
 from stream import config, inference, messages
 from stream.config import Settings
-from stream.core import actions, features, risk
+from stream.core import actions, conformal, features, risk
 from stream.core.digits import round_significant
 from stream.core.features import WARMING, TickColumns
 from stream.core.results import RISK_COLUMNS
@@ -41,6 +41,7 @@ class Scorer:
         )
         self._rules = feature_rules(settings)
         self._risk_rules = risk.RiskRules(*(getattr(settings.risk, name) for name in settings.risk.__struct_fields__))
+        self._conformal_rules = conformal.ConformalRules(settings.conformal.step, settings.conformal.bound)
         self._states: dict[int, State] = defaultdict(lambda: State(models.hidden_size))
         self._slots: dict[int, dict[tuple[str, str], int]] = defaultdict(dict)
 
@@ -60,9 +61,20 @@ class Scorer:
         (score,) = self._critic.run(["critic_score"], {"features": found.features, "window": found.window})
         anomaly = np.interp(score[:, 0], *self._calibration)
         values, rewards = self._policy.run(["action_values", "rewards"], {"features": found.features, "forecast": raw})
-        forecast = round_significant(raw)
+        forecast = raw.astype(np.float64)
+        shortfall = conformal.adjust(
+            state.conformal,
+            slot_column,
+            np.array([tick["exchange_ns"]]),
+            np.array([tick["price"]], np.float64),
+            found.context[:, WARMING] != 0.0,
+            forecast,
+            self._conformal_rules,
+            self._rules.session_gap_ns,
+        )
+        forecast = round_significant(forecast)
         assessed = risk.compute(
-            state.risk, slot_column, found.features, found.context, forecast, anomaly, self._risk_rules
+            state.risk, slot_column, found.features, found.context, forecast, shortfall, anomaly, self._risk_rules
         )
         taken = actions.compute(
             state.actions,
