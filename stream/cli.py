@@ -145,6 +145,33 @@ def replay(
 
 
 @commands.command()
+@click.argument("venue")
+@click.argument("symbols", nargs=-1, required=True, metavar="SYMBOL...")
+@_broker_option
+@click.option("--address", metavar="URL", help="The venue's websocket, ws:// or wss://, in place of its public one.")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where /metrics listens.")
+@click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="Serve /metrics there; 0 takes a free port.")
+@click.pass_context
+def feed(
+    context: click.Context,
+    venue: str,
+    symbols: tuple[str, ...],
+    broker: str | None,
+    address: str | None,
+    host: str,
+    port: int | None,
+) -> None:
+    """Put the trades of an exchange on Kafka: VENUE is binance, binance-usdm, coinbase or kraken.
+
+    SYMBOL is the exchange's own: BTCUSDT, BTC-USD, BTC/USD. Ctrl-C or SIGTERM stops it cleanly.
+    """
+    settings = _settings(context, broker=broker)
+    from stream.feeds.live import run
+
+    run(venue, symbols, settings, address, host, port)
+
+
+@commands.command()
 @click.option(
     "--out", type=existing_file, metavar="FILE", help="Write .parquet or .csv, the truth beside it; no Kafka."
 )

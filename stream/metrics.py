@@ -1,4 +1,4 @@
-"""Every Prometheus metric of a worker. `python -m stream.metrics` writes their table in docs/metrics.md again.
+"""Every Prometheus metric of a worker and of a feed. `python -m stream.metrics` writes docs/metrics.md's tables again.
 
 The tick path calls `chunk` and `published` once a chunk each, never once a tick. prometheus-client's own histogram
 takes one observation a call and searches its buckets in Python; `Buckets` here takes an array, or one value with a
@@ -21,6 +21,7 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
+    Histogram,
     disable_created_metrics,
     generate_latest,
 )
@@ -90,6 +91,7 @@ WATCHED_NAMES: Final = tuple(name for name, _, _ in WATCHED)
 
 DOCUMENT: Final = ROOT / "docs" / "metrics.md"
 TABLE_START: Final = "<!-- table: written by `make docs` -->"
+FEED_TABLE_START: Final = "<!-- table of feeds: written by `make docs` -->"
 TABLE_END: Final = "<!-- end of table -->"
 _STATM: Final = Path("/proc/self/statm")
 
@@ -531,6 +533,52 @@ class Metrics:
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
 
+class FeedMetrics:
+    """The metrics of one `tapewatch feed`, in a registry of their own; `symbols` bounds the label."""
+
+    def __init__(self, venue: str, symbols: Sequence[str]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self.declared: list[Declared] = []
+        self.ticks = self._counter("feed_ticks", "ticks", "Trades of the venue that were sent to Kafka.", "symbol")
+        self.missing = self._counter(
+            "feed_missing", "trades", "Trade ids that the venue skipped; some may have come later.", "symbol"
+        )
+        self.duplicates = self._counter(
+            "feed_duplicates", "trades", "Trades that the venue repeated, and that were dropped.", "symbol"
+        )
+        for counter in (self.ticks, self.missing, self.duplicates):
+            for symbol in symbols:
+                counter.labels(symbol)
+        self.frames_refused = self._counter("feed_frames_refused", "frames", "Frames that could not be understood.")
+        self.reconnects = self._counter("feed_reconnects", "connections", "Connections that ended or were not had.")
+        self.connected = self._gauge("feed_connected", "0 or 1", "1 while the venue is connected.")
+        self._newest = self._gauge(
+            "feed_last_tick_seconds", "s since 1970", "When a trade of the symbol came last; 0 if never.", "symbol"
+        )
+        for symbol in symbols:
+            self._newest.labels(symbol)
+        text = "From the venue's clock to the arrival of a trade here; below 0 counts as 0."
+        self.declared.append(Declared(PREFIX + "feed_delay_seconds", "histogram", "s", (), text))
+        self._delay = Histogram(PREFIX + "feed_delay_seconds", text, registry=self.registry, buckets=LATENCY_BUCKETS)
+        info = self._gauge("feed_info", "1", "1, with the venue and the version of Tapewatch.", "venue", "version")
+        info.labels(venue, __version__).set(1)
+
+    def sent(self, symbol: str, delay_seconds: float) -> None:
+        """Count a trade."""
+        self.ticks.labels(symbol).inc()
+        self._newest.labels(symbol).set_to_current_time()
+        self._delay.observe(max(0.0, delay_seconds))
+
+    def _counter(self, name: str, unit: str, text: str, *labels: str) -> Counter:
+        self.declared.append(Declared(f"{PREFIX}{name}_total", "counter", unit, labels, text))
+        return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, unit: str, text: str, *labels: str) -> Gauge:
+        self.declared.append(Declared(PREFIX + name, "gauge", unit, labels, text))
+        return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+
 def resident_memory() -> float:
     """Bytes of this process that are in RAM; where /proc cannot tell, the most there have been."""
     try:
@@ -540,28 +588,30 @@ def resident_memory() -> float:
         return float(largest if sys.platform == "darwin" else largest * 1024)  # macOS counts bytes, others KiB
 
 
-def table() -> str:
-    """The metrics as a Markdown table, one row each in the order of their declaration."""
+def table(declared: Sequence[Declared]) -> str:
+    """Metrics as a Markdown table, one row each in the order of their declaration."""
     rows = ["| metric | type | unit | labels | what |", "|---|---|---|---|---|"]
-    for metric in Metrics().declared:
+    for metric in declared:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         rows.append(f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} |")
     return "\n".join(rows) + "\n"
 
 
 def with_table(text: str) -> str:
-    """The document `text` with the present table between its two marks.
+    """The document `text` with the present tables, each between its two marks.
 
     Raises
     ------
     ValueError
         If a mark is missing.
     """
-    before, _, rest = text.partition(TABLE_START)
-    _, mark, after = rest.partition(TABLE_END)
-    if not mark:
-        raise ValueError(f"the document lacks the marks {TABLE_START} and {TABLE_END}")
-    return f"{before}{TABLE_START}\n{table()}{TABLE_END}{after}"
+    for start, declared in ((TABLE_START, Metrics().declared), (FEED_TABLE_START, FeedMetrics("", ()).declared)):
+        before, _, rest = text.partition(start)
+        _, mark, after = rest.partition(TABLE_END)
+        if not mark:
+            raise ValueError(f"the document lacks the marks {start} and {TABLE_END}")
+        text = f"{before}{start}\n{table(declared)}{TABLE_END}{after}"
+    return text
 
 
 def write(document: Path = DOCUMENT) -> None:

@@ -87,7 +87,7 @@ def test_every_command_and_option_in_the_text_exists(file: str, text: str) -> No
 
 
 def test_table_of_commands_names_all_of_them_with_options_they_have() -> None:
-    rows = re.findall(r"^\| `tapewatch ([a-z ]+?)(?: [A-Z]+)?` \| (.*) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| `tapewatch ([a-z ]+?)(?: [A-Z][A-Z. ]*)?` \| (.*) \|$", README, re.MULTILINE)
     assert {name.split()[0] for name, _ in rows} == set(commands.commands)
     for name, what in rows:
         command, _ = command_of(name.split())

@@ -15,6 +15,7 @@ from stream.metrics import (
     PREFIX,
     WATCHED_NAMES,
     Buckets,
+    FeedMetrics,
     Metrics,
     resident_memory,
     table,
@@ -225,8 +226,8 @@ def test_every_metric_has_the_prefix_and_a_base_unit() -> None:
         assert metric.help.endswith(".")
 
 
-def test_declarations_are_what_the_registry_exposes() -> None:
-    metrics = Metrics()
+@pytest.mark.parametrize("metrics", [Metrics(), FeedMetrics("binance", ["BTCUSDT"])], ids=["worker", "feed"])
+def test_declarations_are_what_the_registry_exposes(metrics: Metrics | FeedMetrics) -> None:
     suffix = {"counter": "_total"}
     exposed = {family.name + suffix.get(family.type, ""): family.type for family in metrics.registry.collect()}
     assert exposed == {metric.name: metric.kind for metric in metrics.declared}
@@ -245,7 +246,8 @@ def test_table_goes_between_the_marks_and_nowhere_else() -> None:
     stale = text.replace("tapewatch_commits_total", "tapewatch_promises_total")
     assert stale != text
     assert with_table(stale) == text
-    assert table() in text
+    assert table(Metrics().declared) in text
+    assert table(FeedMetrics("", ()).declared) in text
     with pytest.raises(ValueError, match="lacks the marks"):
         with_table("no marks here")
 
