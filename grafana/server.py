@@ -179,7 +179,7 @@ class Stand:
             self._failure = error
 
     def _sending(self) -> Iterator[object]:
-        sink = KafkaSink(self._settings.broker, self._settings.topics.ticks)
+        sink = KafkaSink(self._settings.cluster, self._settings.topics.ticks)
         blocks = sample.with_faults(Rounds(sample.bundled(), loop=True))
         with contextlib.closing(sink):
             yield from play(blocks, Recorded(self._speed), sink, EventClock(self._stop))

@@ -14,7 +14,7 @@ import msgspec
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
 from faust.types import TP, ServiceT
 
-from stream import clients, inference, messages, snapshots, topics
+from stream import clients, inference, messages, security, snapshots, topics
 from stream.checkpoints import Checkpoints
 from stream.config import Settings
 from stream.errors import ConfigError, MissingTopic, TapewatchError, WorkerFailed
@@ -71,7 +71,7 @@ class Worker(Listener):
         self._metrics = metrics
         self._health = Health(settings.worker.stall_seconds)
         self._pages = Pages(metrics, self._health)
-        self._publisher = Publisher(settings.broker, f"{settings.worker.group}-results")
+        self._publisher = Publisher(settings.cluster, f"{settings.worker.group}-results")
         self._exactly_once = settings.worker.delivery == "exactly_once"
         self._lanes: dict[int, Lane] = {}
         self._checkpoints = Checkpoints(settings, self._lanes, metrics, self._stop_for)
@@ -383,6 +383,7 @@ class WorkerApp(faust.App):
             ticks=settings.worker.chunk_ticks,
             fetch_max_wait_ms=settings.worker.fetch_max_wait_ms,
             request_timeout_ms=int(2000 * SESSION_SECONDS),
+            access=security.python_options(settings.security),
         )
         self.on_partitions_assigned.connect(self._tell_assigned)  # type: ignore[arg-type]  # typed for plain functions
 
@@ -442,7 +443,7 @@ def suited(settings: Settings) -> Settings:
     ConfigError
         If results are wanted exactly once of the embedded broker.
     """
-    if not settings.worker.snapshots or not clients.is_embedded(settings.broker):
+    if not settings.worker.snapshots or not clients.is_embedded(settings.cluster):
         return settings
     if settings.worker.delivery == "exactly_once":
         raise ConfigError(

@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -27,7 +28,7 @@ from confluent_kafka import Producer
 
 from stream import clients
 from stream.children import Child
-from stream.config import ROOT
+from stream.config import ROOT, Cluster
 from stream.errors import BrokerUnreachable, TapewatchError
 from stream.signals import stop_on_signals
 
@@ -154,9 +155,21 @@ class EmbeddedBroker(_Running):
 class KafkaBroker(_Running):
     """Apache Kafka, one KRaft node in a directory of its own, on free ports."""
 
-    def __init__(self, home: Path | None = None) -> None:
-        """`home` holds libs/*.jar; if None, $KAFKA_HOME, else what `make kafka` has fetched."""
+    def __init__(self, home: Path | None = None, properties: str = "", formatting: Sequence[str] = ()) -> None:
+        """A node that is not started yet.
+
+        Parameters
+        ----------
+        home
+            Holds libs/*.jar; if None, $KAFKA_HOME, else what `make kafka` has fetched.
+        properties
+            Added to KAFKA_PROPERTIES, of which a later line wins; may name {port} and {controller_port}.
+        formatting
+            More arguments of Kafka's `storage format`, such as users.
+        """
         self._home = home or kafka_home()
+        self._properties = KAFKA_PROPERTIES + properties
+        self._formatting = formatting
         self._directory: Path | None = None
         self._child: Child | None = None
         self._port = 0
@@ -211,12 +224,12 @@ class KafkaBroker(_Running):
 
     def _format(self, java: list[str], properties: Path) -> None:
         self._port, controller_port = free_ports(2)
-        text = KAFKA_PROPERTIES.format(port=self._port, controller_port=controller_port, data=self._folder / "data")
+        text = self._properties.format(port=self._port, controller_port=controller_port, data=self._folder / "data")
         draft = properties.with_suffix(".draft")
         draft.write_text(text, encoding="utf-8")
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "x")
         done = subprocess.run(
-            [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(draft)],
+            [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(draft), *self._formatting],
             cwd=self._folder,
             capture_output=True,
             text=True,
@@ -232,7 +245,7 @@ class KafkaBroker(_Running):
             if not child.running:
                 break
             with contextlib.suppress(BrokerUnreachable):
-                clients.is_embedded(self.address)
+                clients.is_embedded(Cluster(self.address))
                 return
             time.sleep(0.05)
         lines = child.last_lines(3)

@@ -57,10 +57,10 @@ class Checkpoints:
     async def fence(self, assigned: Iterable[TP]) -> None:
         """Fence whoever had the partitions: what it has committed is final, and only then is it read."""
         await self.close()
-        worker, names = self._settings.worker, topics.names(self._settings.topics)[1:]
+        worker, names = self._settings.worker, topics.written(self._settings.topics)
         self.transactions = {
             tp.partition: Transactions(
-                self._settings.broker,
+                self._settings.cluster,
                 worker.group,
                 TopicPartition(tp.topic, tp.partition),
                 worker.commit_interval_seconds,
@@ -85,7 +85,7 @@ class Checkpoints:
         began = time.monotonic()
         topic, group = self._settings.topics.state, self._settings.worker.group
         stored = await recovery.read(
-            self._settings.broker, topic, [tp.partition for tp in lanes], group, SILENCE_SECONDS
+            self._settings.cluster, topic, [tp.partition for tp in lanes], group, SILENCE_SECONDS
         )
         elsewhere = {}
         for tp, lane in lanes.items():

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from stream.config import Settings, load
+from stream.config import HIDDEN, Settings, load, masked
 from stream.errors import TapewatchError
 
 INTERRUPTED: Final = 130  # what a shell gives for a program ended by Ctrl-C
@@ -499,12 +499,16 @@ def to_toml(settings: Settings) -> str:
     """Settings as TOML: `config.load` of the text gives them back."""
     import msgspec
 
-    tree = msgspec.to_builtins(settings)
+    tree = msgspec.to_builtins(settings) | {"security": masked(settings.security)}
     lines = [f"{key} = {_toml_value(value)}" for key, value in tree.items() if not isinstance(value, dict)]
     for section, values in tree.items():
         if isinstance(values, dict):
-            lines += ["", f"[{section}]", *(f"{key} = {_toml_value(value)}" for key, value in values.items())]
+            lines += ["", f"[{section}]", *(_toml_line(key, value) for key, value in values.items())]
     return "\n".join(lines) + "\n"
+
+
+def _toml_line(key: str, value: Any) -> str:
+    return f"# {key} is set, and not shown" if value == HIDDEN else f"{key} = {_toml_value(value)}"
 
 
 def _toml_value(value: Any) -> str:

@@ -5,8 +5,6 @@ counts every result while it draws, and librdkafka fetches in threads of its own
 """
 
 import contextlib
-import socket
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -15,9 +13,11 @@ import confluent_kafka
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import KafkaError
 
+from stream import probe, security
+from stream.config import Cluster
 from stream.errors import BrokerUnreachable
+from stream.probe import unreachable as unreachable
 
-PROBE_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 0.1
 # A broker that has just started, or a group that has never been, has no coordinator at once.
 _COORDINATOR_ON_ITS_WAY: Final = (
@@ -26,93 +26,71 @@ _COORDINATOR_ON_ITS_WAY: Final = (
     confluent_kafka.KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 )
 LOOKERS: Final = "tapewatch-look"  # librdkafka wants a group, though nothing joins it
-_API_VERSIONS: Final = 18
 _CREATE_TOPICS: Final = 19
 # librdkafka's mock cluster answers an ApiVersions request newer than v2 with bytes that kafka-python cannot read,
 # and (2, 3) is the newest protocol set for which kafka-python asks with v2. Kafka itself is asked what it speaks.
 _EMBEDDED_API: Final = (2, 3)
 
 
-def is_embedded(broker: str, seconds: float = PROBE_SECONDS) -> bool:
-    """Whether the embedded broker answers at `broker` (it knows no CreateTopics call), rather than Kafka.
+def is_embedded(cluster: Cluster, seconds: float = probe.PROBE_SECONDS) -> bool:
+    """Whether the embedded broker answers (it knows no CreateTopics call), rather than Kafka.
 
     Raises
     ------
     BrokerUnreachable
-        If nothing that speaks the Kafka protocol answers at any address of `broker`.
+        If nothing that speaks the Kafka protocol answers at any address of the cluster.
+    NotAdmitted
+        If it does not let us in.
     """
-    problem: OSError | struct.error | None = None
-    for address in broker.split(","):
-        try:
-            return _CREATE_TOPICS not in _api_keys(address, seconds)
-        except (OSError, struct.error) as error:
-            problem = error
-    raise BrokerUnreachable(unreachable(broker, str(problem)))
+    return _CREATE_TOPICS not in probe.calls(cluster, seconds)
 
 
-def unreachable(broker: str, why: str) -> str:
-    """One line for a person: what does not answer, and what to do."""
-    return (
-        f"no Kafka broker answers at {broker} ({why}); start one with `tapewatch broker`, or name yours with "
-        "--broker HOST:PORT"
-    )
+def librdkafka(cluster: Cluster) -> dict[str, Any]:
+    """The options that every client of confluent-kafka needs; it writes no lines of its own."""
+    return {"bootstrap.servers": cluster.broker, "log_level": 0, **security.librdkafka_options(cluster.security)}
 
 
-def _api_keys(address: str, seconds: float) -> set[int]:
-    """Calls the broker knows: an ApiVersions request v0, whose layout every version of Kafka answers."""
-    host, _, port = address.rpartition(":")
-    request = struct.pack(">hhih", _API_VERSIONS, 0, 1, -1)
-    with socket.create_connection((host, int(port)), timeout=seconds) as connection:
-        connection.sendall(struct.pack(">i", len(request)) + request)
-        with connection.makefile("rb") as stream:
-            (length,) = struct.unpack(">i", stream.read(4))
-            answer = stream.read(min(length, 65_536))
-    _, error, count = struct.unpack_from(">ihi", answer)
-    if error or not 0 < count < 1000:
-        raise struct.error(f"ApiVersions answered with error {error}")
-    return {struct.unpack_from(">hhh", answer, 10 + 6 * i)[0] for i in range(count)}
-
-
-def producer(broker: str, **options: Any) -> KafkaProducer:
-    """A kafka-python producer for `broker`.
+def producer(cluster: Cluster, **options: Any) -> KafkaProducer:
+    """A kafka-python producer.
 
     Raises
     ------
     BrokerUnreachable
         If no broker answers.
     """
-    return _kafka_python(KafkaProducer, broker, options)
+    return _kafka_python(KafkaProducer, cluster, options)
 
 
 @contextlib.contextmanager
-def admin(broker: str) -> Iterator[KafkaAdminClient]:
-    """A kafka-python admin client for `broker`; raises BrokerUnreachable if no broker answers."""
-    client = _kafka_python(KafkaAdminClient, broker, {})
+def admin(cluster: Cluster) -> Iterator[KafkaAdminClient]:
+    """A kafka-python admin client; raises BrokerUnreachable if no broker answers."""
+    client = _kafka_python(KafkaAdminClient, cluster, {})
     try:
         yield client
     finally:
         client.close()
 
 
-def _kafka_python(kind: Any, broker: str, options: dict[str, Any]) -> Any:
-    api = {"api_version": _EMBEDDED_API} if is_embedded(broker) else {}
+def _kafka_python(kind: Any, cluster: Cluster, options: dict[str, Any]) -> Any:
+    api = {"api_version": _EMBEDDED_API} if is_embedded(cluster) else {}
+    access = security.python_options(cluster.security)
     try:
-        return kind(bootstrap_servers=broker.split(","), **api, **options)
+        return kind(bootstrap_servers=cluster.broker.split(","), **access, **api, **options)
     except KafkaError as error:
-        raise BrokerUnreachable(unreachable(broker, str(error))) from None
+        raise BrokerUnreachable(unreachable(cluster.broker, str(error))) from None
 
 
 def consumer(
-    broker: str, on_error: Callable[[confluent_kafka.KafkaError], None], group: str = LOOKERS
+    cluster: Cluster, on_error: Callable[[confluent_kafka.KafkaError], None], group: str = LOOKERS
 ) -> confluent_kafka.Consumer:
-    """A librdkafka consumer for `broker` to assign partitions to; nothing is committed by itself.
+    """A librdkafka consumer to assign partitions to; nothing is committed by itself.
 
     `on_error` is called from `poll` with what librdkafka tells of the connection; it tries again by itself. `group`
     matters only to who commits.
     """
     return confluent_kafka.Consumer(
         {
-            "bootstrap.servers": broker,
+            **librdkafka(cluster),
             "group.id": group,
             "enable.auto.commit": False,
             "allow.auto.create.topics": False,
@@ -120,12 +98,11 @@ def consumer(
             # The embedded broker answers a waiting fetch only when this time has passed; Kafka when there is data.
             "fetch.wait.max.ms": 5,
             "error_cb": on_error,
-            "log_level": 0,
         }
     )
 
 
-def committed(broker: str, group: str, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+def committed(cluster: Cluster, group: str, topic: str, partitions: Sequence[int]) -> dict[int, int]:
     """Committed offset of each partition for a group; 0 where there is none.
 
     Raises
@@ -133,13 +110,13 @@ def committed(broker: str, group: str, topic: str, partitions: Sequence[int]) ->
     KafkaException
         If the broker does not answer.
     """
-    asker = confluent_kafka.Consumer({"bootstrap.servers": broker, "group.id": group, "log_level": 0})
+    asker = confluent_kafka.Consumer({**librdkafka(cluster), "group.id": group})
     wanted = [confluent_kafka.TopicPartition(topic, partition) for partition in partitions]
-    end = time.monotonic() + PROBE_SECONDS
+    end = time.monotonic() + probe.PROBE_SECONDS
     try:
         while True:
             try:
-                return {each.partition: max(0, each.offset) for each in asker.committed(wanted, PROBE_SECONDS)}
+                return {each.partition: max(0, each.offset) for each in asker.committed(wanted, probe.PROBE_SECONDS)}
             except confluent_kafka.KafkaException as error:
                 if error.args[0].code() not in _COORDINATOR_ON_ITS_WAY or time.monotonic() > end:
                     raise

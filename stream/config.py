@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -139,6 +139,63 @@ class Alerts(_Section, frozen=True):
     update_ratio: Annotated[float, Meta(gt=1)] = 1.5  # an open alert is published again when its value grew so much
 
 
+class Security(_Section, frozen=True):
+    """How the brokers are spoken to: TLS, SASL, both or neither. Files are read when a client is made."""
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+    username: str = ""
+    password: str = ""  # better the variable TAPEWATCH_SECURITY__PASSWORD, or a file:
+    password_file: str = ""
+    ca_file: str = ""  # PEM, who may sign a broker's certificate; empty: whom the system trusts
+    certificate_file: str = ""  # PEM, ours, where brokers want one (mTLS)
+    key_file: str = ""  # PEM, its private key; empty: it is in certificate_file
+    key_password: str = ""
+
+    @property
+    def tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.protocol.endswith("SSL")
+
+    @property
+    def sasl(self) -> bool:
+        """Whether a name and a password are asked for."""
+        return self.protocol.startswith("SASL_")
+
+    def __post_init__(self) -> None:
+        if self.password and self.password_file:
+            raise ValueError("password and password_file are both set: keep one")
+        if self.sasl and not (self.username and (self.password or self.password_file)):
+            raise ValueError(f"protocol = {self.protocol} needs username, and password or password_file")
+        if self.username and not self.sasl:
+            raise ValueError(f"username is set, but protocol = {self.protocol} is without SASL: SASL_SSL is with it")
+        if not self.tls and (unused := [key for key in TLS_FILES if getattr(self, key)]):
+            raise ValueError(f"{unused[0]} is set, but protocol = {self.protocol} is without TLS: SSL is with it")
+        if self.key_file and not self.certificate_file:
+            raise ValueError("key_file is set, but not the certificate_file that it belongs to")
+
+    def __repr__(self) -> str:
+        return f"Security({', '.join(f'{key}={value!r}' for key, value in masked(self).items())})"
+
+
+TLS_FILES: Final = ("ca_file", "certificate_file", "key_file")
+SECRETS: Final = ("password", "key_password")
+HIDDEN: Final = "***"
+
+
+def masked(security: Security) -> dict[str, str]:
+    """The section for people to read: of a secret only whether it is set."""
+    values = msgspec.structs.asdict(security)
+    return {key: HIDDEN if key in SECRETS and value else value for key, value in values.items()}
+
+
+class Cluster(NamedTuple):
+    """Where the brokers are and how they are spoken to: all that a client needs."""
+
+    broker: str
+    security: Security = Security()
+
+
 class Settings(_Section, frozen=True):
     """All settings of a process."""
 
@@ -149,6 +206,12 @@ class Settings(_Section, frozen=True):
     risk: Risk = Risk()
     alerts: Alerts = Alerts()
     conformal: Conformal = Conformal()
+    security: Security = Security()
+
+    @property
+    def cluster(self) -> Cluster:
+        """The brokers, for a client."""
+        return Cluster(self.broker, self.security)
 
     def __post_init__(self) -> None:
         if self.worker.delivery == "exactly_once" and not self.worker.snapshots:
@@ -188,7 +251,8 @@ def load(
     tree: dict[str, Any] = _read_toml(Path(file)) if file else {}
     for name, text in environ.items():
         if name.startswith(ENV_PREFIX) and name != ENV_FILE:
-            _put(tree, name.removeprefix(ENV_PREFIX).lower().split("__"), _parse(text), name)
+            path = name.removeprefix(ENV_PREFIX).lower().split("__")
+            _put(tree, path, text if path[-1] in SECRETS else _parse(text), name)
     for key, value in (overrides or {}).items():
         if value is not None:
             _put(tree, key.split("."), value, key)
@@ -236,13 +300,23 @@ def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
     if unknown:
         return _explain_unknown(f"{key}.{unknown[1]}".lstrip("."), key, tree)
     value = _get(tree, key)
-    where = f"setting {key} = {value!r}" if key and not isinstance(value, Mapping) else f"settings {key}".strip()
+    where = (
+        f"setting {key} = {_shown(key, value)}" if key and not isinstance(value, Mapping) else f"settings {key}".strip()
+    )
     return f"{where}: {rule}"
 
 
 def _explain_unknown(key: str, section: str, tree: Mapping[str, Any]) -> str:
     fields = msgspec.structs.asdict(getattr(Settings(), section) if section else Settings())
-    return f"setting {key} = {_get(tree, key)!r}: no such key; {section or 'the top'} knows {', '.join(fields)}"
+    shown = _shown(key, _get(tree, key))
+    return f"setting {key} = {shown}: no such key; {section or 'the top'} knows {', '.join(fields)}"
+
+
+def _shown(key: str, value: Any) -> str:
+    """A value as it was set, but of a secret, or of what may be one with its key misspelt, only that it was."""
+    known = key.removeprefix("security.") in Security.__struct_fields__
+    secret = key.startswith("security.") and (not known or key.removeprefix("security.") in SECRETS)
+    return HIDDEN if secret else repr(value)
 
 
 def _get(tree: Mapping[str, Any], key: str) -> Any:

@@ -25,7 +25,7 @@ from stream.accounting import RESULTS, Accounts, Latency, Tally
 from stream.board import Instrument, View
 from stream.broker import EmbeddedBroker, KafkaBroker, free_ports
 from stream.children import Child
-from stream.config import ROOT, Settings, Topics
+from stream.config import ENV_PREFIX, ROOT, Security, Settings, Topics
 from stream.errors import TapewatchError
 from stream.feeds import simulator
 from stream.feeds.replay import EventClock, KafkaSink, play
@@ -101,11 +101,11 @@ class Results(threading.Thread):
         self._newest = newest
         self._done = threading.Event()
         self.failure: Exception | None = None
-        self._asker = clients.consumer(settings.broker, lambda error: None)
-        partitions = topics.partitions_of(settings.broker, list(self._kinds))
+        self._asker = clients.consumer(settings.cluster, lambda error: None)
+        partitions = topics.partitions_of(settings.cluster, list(self._kinds))
         places = [(name, partition) for name, count in partitions.items() for partition in range(count)]
         self._next = {place: _watermark(self._asker, *place) for place in places}
-        self._consumer = clients.consumer(settings.broker, lambda error: None)
+        self._consumer = clients.consumer(settings.cluster, lambda error: None)
         self._consumer.assign([TopicPartition(*place, offset) for place, offset in self._next.items()])
 
     def run(self) -> None:
@@ -171,7 +171,7 @@ class Feed(threading.Thread):
         """Connect; raises BrokerUnreachable."""
         super().__init__(daemon=True, name="feed")
         self._programme = programme
-        self._sink = KafkaSink(settings.broker, settings.topics.ticks)
+        self._sink = KafkaSink(settings.cluster, settings.topics.ticks)
         self._accounts = accounts
         self._newest = newest.values["ticks"]
         self._stop_event = threading.Event()
@@ -356,10 +356,10 @@ def _with_broker(stack: contextlib.ExitStack, settings: Settings, broker: str, c
         console.print(f"starting {'the embedded broker' if broker == 'embedded' else 'Kafka'} ...", style="dim")
         own = _OWN[broker]()
         stack.enter_context(own)
-        settings = msgspec.structs.replace(settings, broker=own.address)
+        settings = msgspec.structs.replace(settings, broker=own.address, security=Security())
     else:
         settings = msgspec.structs.replace(settings, topics=_demo_topics(settings.topics))
-    if clients.is_embedded(settings.broker):
+    if clients.is_embedded(settings.cluster):
         topics.require_topics(settings)  # asking makes them
     else:
         topics.create(settings)
@@ -426,7 +426,7 @@ class Show:
         began = time.monotonic()
         self._console.print("starting the worker ...", style="dim")
         (port,) = free_ports(1)
-        environ = _environ(self._settings.topics)
+        environ = _environ(self._settings)
         self._worker = Child(self._command(self._settings, port), self._folder / "worker.log", environ)
         self._stack.enter_context(self._worker)
         while not stop.is_set() and not _ready(port):
@@ -521,11 +521,15 @@ class Show:
             time.sleep(0.02)
 
 
-def _environ(names: Topics) -> dict[str, str]:
-    """Ours, and with it the worker finds this very code and the demo's topics."""
+def _environ(settings: Settings) -> dict[str, str]:
+    """Ours, and with it the worker finds this very code, the demo's topics, and how its broker is spoken to."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    own = {f"TAPEWATCH_TOPICS__{name.upper()}": getattr(names, name) for name in TOPIC_NAMES}
-    return os.environ | own | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    own = {f"{ENV_PREFIX}TOPICS__{name.upper()}": getattr(settings.topics, name) for name in TOPIC_NAMES}
+    access = {
+        f"{ENV_PREFIX}SECURITY__{key.upper()}": value
+        for key, value in msgspec.structs.asdict(settings.security).items()
+    }
+    return os.environ | own | access | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _ready(port: int) -> bool:
@@ -542,9 +546,9 @@ def _ready(port: int) -> bool:
 def _begin_at_the_end(settings: Settings) -> None:
     """Let the worker's group begin at the end of the ticks: on a broker in use, older ones are not ours."""
     name = settings.topics.ticks
-    group = clients.consumer(settings.broker, lambda error: None, group=settings.worker.group)
+    group = clients.consumer(settings.cluster, lambda error: None, group=settings.worker.group)
     try:
-        count = topics.partitions_of(settings.broker, [name])[name]
+        count = topics.partitions_of(settings.cluster, [name])[name]
         ends = [TopicPartition(name, partition, _watermark(group, name, partition)) for partition in range(count)]
         group.commit(offsets=ends, asynchronous=False)
     finally:

@@ -36,6 +36,10 @@ class BrokerUnreachable(TapewatchError):
     """No Kafka broker answers at the address."""
 
 
+class NotAdmitted(TapewatchError):
+    """The broker does not prove who it is, or does not let us in: TLS, user or password."""
+
+
 class MissingTopic(TapewatchError):
     """The broker has no such topic, and may not make it by itself."""
 

@@ -7,6 +7,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, ProducerFenced
 
+from stream import security
+from stream.config import Cluster
 from stream.errors import PublishFailed
 from stream.topics import MAX_MESSAGE_BYTES
 
@@ -83,8 +85,8 @@ class Publisher:
     in which `send` was called.
     """
 
-    def __init__(self, broker: str, client_id: str = "tapewatch", **options: Any) -> None:
-        self._broker = broker
+    def __init__(self, cluster: Cluster, client_id: str = "tapewatch", **options: Any) -> None:
+        self._cluster = cluster
         self._client_id = client_id
         self._options = options  # aiokafka's
         self._producer: AIOKafkaProducer | None = None
@@ -98,7 +100,8 @@ class Publisher:
             If no broker answers.
         """
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._broker.split(","),
+            bootstrap_servers=self._cluster.broker.split(","),
+            **security.python_options(self._cluster.security),
             client_id=self._client_id,
             acks="all",
             enable_idempotence=True,

@@ -8,6 +8,8 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from stream import security
+from stream.config import Cluster
 from stream.errors import WorkerFailed
 from stream.snapshots import Stored
 from stream.transport import arrival, consume
@@ -20,7 +22,7 @@ Newest = dict[bytes, Stored]
 
 
 async def read(
-    broker: str, topic: str, partitions: Collection[int], group: str, seconds: float
+    cluster: Cluster, topic: str, partitions: Collection[int], group: str, seconds: float
 ) -> dict[int, list[Stored]]:
     """The newest snapshot of each instrument of some partitions, committed ones only.
 
@@ -38,7 +40,8 @@ async def read(
     """
     wanted = [TopicPartition(topic, partition) for partition in partitions]
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=broker.split(","),
+        bootstrap_servers=cluster.broker.split(","),
+        **security.python_options(cluster.security),
         client_id=f"{group}-recovery",
         enable_auto_commit=False,
         isolation_level="read_committed",
@@ -52,7 +55,7 @@ async def read(
         await consumer.seek_to_beginning()
         found = await _read_to(consumer, await consumer.end_offsets(wanted), f"{group}\0".encode(), seconds)
     except (KafkaError, TimeoutError) as error:
-        raise WorkerFailed(f"cannot read the snapshots on topic {topic} at {broker}: {error!r}") from None
+        raise WorkerFailed(f"cannot read the snapshots on topic {topic} at {cluster.broker}: {error!r}") from None
     finally:
         await consumer.stop()
     return {tp.partition: list(newest.values()) for tp, newest in found.items()}

@@ -98,9 +98,9 @@ class Rejects:
 
     def __init__(self, settings: Settings) -> None:
         """Connect; raises BrokerUnreachable or MissingTopic."""
-        topics.partitions_of(settings.broker, [settings.topics.ticks, settings.topics.rejected])
+        topics.partitions_of(settings.cluster, [settings.topics.ticks, settings.topics.rejected])
         self._names = settings.topics
-        self._reader = Topic(settings.broker)
+        self._reader = Topic(settings.cluster)
 
     def __enter__(self) -> "Rejects":
         return self
@@ -149,7 +149,7 @@ class Returns:
         self._topic = settings.topics.ticks
         self._producer = Producer(
             {
-                "bootstrap.servers": settings.broker,
+                **clients.librdkafka(settings.cluster),
                 "transactional.id": f"tapewatch-rejected-{self._topic}",
                 "message.max.bytes": topics.MAX_MESSAGE_BYTES,
             },
@@ -246,7 +246,7 @@ def retry(
     TapewatchError
         If a place holds no refused message, the broker is the embedded one, or Kafka refuses.
     """
-    if clients.is_embedded(settings.broker):
+    if clients.is_embedded(settings.cluster):
         raise TapewatchError(
             f"the broker at {settings.broker} is the embedded one, and putting back needs Kafka's transactions"
         )

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stream import clients, messages, topics
-from stream.config import Settings, Topics
+from stream.config import Cluster, Settings, Topics
 from stream.errors import BrokerUnreachable, MissingTopic, TapewatchError
 from stream.signals import stop_on_signals
 
@@ -235,12 +235,12 @@ def kind_of(topics_: Topics, name: str) -> str:
 class Reader:
     """The records of a topic, all partitions, as they come."""
 
-    def __init__(self, broker: str, topic: str, from_beginning: bool) -> None:
+    def __init__(self, cluster: Cluster, topic: str, from_beginning: bool) -> None:
         """Start reading; raises BrokerUnreachable or MissingTopic."""
-        partitions = topics.partitions_of(broker, [topic])[topic]
-        self._broker = broker
+        partitions = topics.partitions_of(cluster, [topic])[topic]
+        self._broker = cluster.broker
         self._down = ""
-        self._consumer = clients.consumer(broker, self._note)
+        self._consumer = clients.consumer(cluster, self._note)
         start = OFFSET_BEGINNING if from_beginning else OFFSET_END
         self._consumer.assign([TopicPartition(topic, partition, start) for partition in range(partitions)])
 
@@ -296,7 +296,7 @@ def run(
     kind = kind_of(settings.topics, topic)
     stop = stop_on_signals()
     console = Console(soft_wrap=True, highlight=False)
-    reader = Reader(settings.broker, getattr(settings.topics, kind), from_beginning)
+    reader = Reader(settings.cluster, getattr(settings.topics, kind), from_beginning)
     wanted = None if symbol is None else symbol.encode()
     shown = 0
     try:

@@ -9,7 +9,7 @@ from confluent_kafka import Producer as LibrdkafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from stream import clients
-from stream.config import Settings, Topics
+from stream.config import Cluster, Settings, Topics
 from stream.errors import BrokerUnreachable, MissingTopic, TapewatchError
 
 MAX_MESSAGE_BYTES: Final = 2 * 1_048_576  # a MiB of junk, its key, headers and batch: refused by us, not by Kafka
@@ -35,6 +35,11 @@ class Outcome(NamedTuple):
 def names(topics: Topics) -> tuple[str, ...]:
     """Every topic Tapewatch reads or writes, input first."""
     return (*streams(topics), topics.state, topics.truth)
+
+
+def written(topics: Topics) -> tuple[str, ...]:
+    """Every topic that a worker writes, state last."""
+    return (*streams(topics)[1:], topics.state)
 
 
 def streams(topics: Topics) -> tuple[str, ...]:
@@ -64,7 +69,7 @@ def create(settings: Settings) -> list[Outcome]:
     """
     topics = settings.topics
     wanted = {name: _specification(topics, name) for name in names(topics)}
-    with clients.admin(settings.broker) as admin:
+    with clients.admin(settings.cluster) as admin:
         answers = admin.create_topics(wanted, raise_errors=False)["topics"]
         _refuse(answers)
         # Kafka answers before all of it knows of the topics: who asks at once would not find them.
@@ -104,7 +109,7 @@ def _differences(admin: Any, topics: Topics, name: str) -> Iterator[str]:
             yield f"{key} {values[key]['value']} instead of {wanted}"
 
 
-def partitions_of(broker: str, wanted: Sequence[str]) -> dict[str, int]:
+def partitions_of(cluster: Cluster, wanted: Sequence[str]) -> dict[str, int]:
     """How many partitions each topic has; on the embedded broker, asking makes a topic.
 
     Raises
@@ -114,11 +119,12 @@ def partitions_of(broker: str, wanted: Sequence[str]) -> dict[str, int]:
     MissingTopic
         Naming every topic of `wanted` that is not there.
     """
-    found = _embedded_partitions(broker, wanted) if clients.is_embedded(broker) else _kafka_partitions(broker, wanted)
+    found = _partitions(cluster, wanted)
     missing = [name for name in wanted if not found.get(name)]
     if missing:
         raise MissingTopic(
-            f"no topic {', '.join(missing)} on the broker at {broker}: run `tapewatch topics create --broker {broker}`"
+            f"no topic {', '.join(missing)} on the broker at {cluster.broker}: run `tapewatch topics create --broker "
+            f"{cluster.broker}`" + _or_hidden(cluster)
         )
     return found
 
@@ -126,27 +132,37 @@ def partitions_of(broker: str, wanted: Sequence[str]) -> dict[str, int]:
 def require_topics(settings: Settings) -> dict[str, int]:
     """Partitions of all topics of a worker, that of state only where it is used; raises as `partitions_of` does."""
     wanted = streams(settings.topics) + ((settings.topics.state,) if settings.worker.snapshots else ())
-    return partitions_of(settings.broker, wanted)
+    return partitions_of(settings.cluster, wanted)
 
 
-def _kafka_partitions(broker: str, wanted: Sequence[str]) -> dict[str, int]:
+def _partitions(cluster: Cluster, wanted: Sequence[str]) -> dict[str, int]:
+    embedded = clients.is_embedded(cluster)
+    return _embedded_partitions(cluster, wanted) if embedded else _kafka_partitions(cluster, wanted)
+
+
+def _or_hidden(cluster: Cluster) -> str:
+    user = cluster.security.username or cluster.security.certificate_file
+    return f"; if it is there, {user} lacks the right to describe it" if user else ""
+
+
+def _kafka_partitions(cluster: Cluster, wanted: Sequence[str]) -> dict[str, int]:
     # Metadata of all topics: asking for one by name would make it where the broker creates topics by itself.
-    with clients.admin(broker) as admin:
+    with clients.admin(cluster) as admin:
         there = {each["name"]: len(each["partitions"]) for each in admin.describe_topics() if not each["error_code"]}
     return {name: there[name] for name in wanted if name in there}
 
 
-def _embedded_partitions(broker: str, wanted: Sequence[str]) -> dict[str, int]:
-    asker = LibrdkafkaProducer({"bootstrap.servers": broker, "log_level": 0})
+def _embedded_partitions(cluster: Cluster, wanted: Sequence[str]) -> dict[str, int]:
+    asker = LibrdkafkaProducer(clients.librdkafka(cluster))
     try:
         return {name: len(asker.list_topics(name, METADATA_SECONDS).topics[name].partitions) for name in wanted}
     except KafkaException as error:
-        raise BrokerUnreachable(clients.unreachable(broker, str(error))) from None
+        raise BrokerUnreachable(clients.unreachable(cluster.broker, str(error))) from None
 
 
 def run_create(settings: Settings) -> None:
     """`tapewatch topics create`: make them, and say what was there already and differs."""
-    if clients.is_embedded(settings.broker):
+    if clients.is_embedded(settings.cluster):
         click.echo(
             f"nothing to do: the broker at {settings.broker} is the embedded one, which makes a topic with 4 "
             "partitions when it is first used and cannot be told more"

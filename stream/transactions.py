@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
+from stream.config import Cluster
 from stream.errors import PublishFailed
 from stream.publisher import Publisher, Record
 
@@ -42,11 +43,11 @@ class Transactions(Publisher):
     What is sent while a commit is under way waits in a queue, in order, so the caller never waits.
     """
 
-    def __init__(self, broker: str, group: str, ticks: TopicPartition, interval_seconds: float) -> None:
+    def __init__(self, cluster: Cluster, group: str, ticks: TopicPartition, interval_seconds: float) -> None:
         name = f"{group}-{ticks.topic}-{ticks.partition}"
         timeout = min(MOST_TIMEOUT_SECONDS, LEAST_TIMEOUT_SECONDS + 2 * interval_seconds)
         super().__init__(
-            broker, name, transactional_id=name, transaction_timeout_ms=int(1000 * timeout), retry_backoff_ms=RETRY_MS
+            cluster, name, transactional_id=name, transaction_timeout_ms=int(1000 * timeout), retry_backoff_ms=RETRY_MS
         )
         self._group = group
         self._steps: asyncio.Queue[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = asyncio.Queue()

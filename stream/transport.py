@@ -39,6 +39,7 @@ class Options(NamedTuple):
 
     ticks: int = 512  # most records in a delivery
     request_timeout_ms: int = 20_000  # Faust's own setting also bounds how long an assignment may take
+    access: Mapping[str, Any] = {}  # aiokafka's options for TLS and SASL, a password among them
     fetch_max_wait_ms: int = 5  # Faust fixes it to 1500; the embedded broker answers only when it has passed
 
 
@@ -202,7 +203,7 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
             isolation_level="read_committed",
             metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
             connections_max_idle_ms=conf.consumer_connections_max_idle_ms,
-            **driver.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
+            **self._options.access,
         )
 
     async def _fetch_records(
@@ -498,10 +499,18 @@ class Consumer(driver.Consumer):
             self._uncommitted_since[tp] = asked  # what is not committed yet was read, or not done yet, by then
 
 
+class Producer(driver.Producer):
+    """Faust's producer, which it starts though nothing is sent by it: it too must be let in."""
+
+    def _settings_auth(self) -> Mapping[str, Any]:
+        return cast(Transport, self.transport).options.access
+
+
 class Transport(driver.Transport):
-    """The scheme `chunk://`: Faust's aiokafka driver with `Consumer` of this module."""
+    """The scheme `chunk://`: Faust's aiokafka driver with the classes of this module."""
 
     Consumer = Consumer
+    Producer = Producer
     options = Options()
 
 

@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError as LibrdkafkaError
 from numpy.typing import NDArray
 
 from stream import clients, messages, topics
-from stream.config import Settings
+from stream.config import Cluster, Settings
 from stream.decoding import Chunk
 from stream.errors import BrokerUnreachable, TapewatchError
 from stream.pipeline import Output, Pipeline
@@ -186,17 +186,16 @@ class Comparison:
 class Topic:
     """Reads partitions of the broker from their beginning to an end."""
 
-    def __init__(self, broker: str) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._consumer = Consumer(
             {
-                "bootstrap.servers": broker,
+                **clients.librdkafka(cluster),
                 "group.id": clients.LOOKERS,
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 5,
-                "log_level": 0,
             }
         )
 
@@ -245,7 +244,7 @@ class Verification:
         self._settings = settings
         self._make_pipeline = make_pipeline
         self._tell = tell
-        self._topics = Topic(settings.broker)
+        self._topics = Topic(settings.cluster)
         self._results = {"predictions": names.predictions, "risk": names.risk, "actions": names.actions}
         tallies = {role: Tally() for role in (*self._results, "alerts", "rejected")}
         self.report = Report(settings.worker.delivery, 0, 0, tallies)
@@ -433,12 +432,12 @@ def verify(
     TapewatchError
         If a topic cannot be read, or its oldest ticks are gone.
     """
-    topics.partitions_of(settings.broker, topics.streams(settings.topics))
+    topics.partitions_of(settings.cluster, topics.streams(settings.topics))
     verification = Verification(settings, make_pipeline, tell)
     try:
         partitions = verification.partitions()
         _check_partitions({**(start or {}), **(stop or {})}, partitions, settings.topics.ticks)
-        committed = clients.committed(settings.broker, settings.worker.group, settings.topics.ticks, partitions)
+        committed = clients.committed(settings.cluster, settings.worker.group, settings.topics.ticks, partitions)
         for partition in partitions if start is None else sorted(start):
             first = (start or {}).get(partition, 0)
             last = (stop or {}).get(partition, committed[partition])

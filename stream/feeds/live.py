@@ -259,11 +259,11 @@ def run(
     """
     if name not in VENUES:
         raise ConfigError(f"no venue {name!r}: name one of {', '.join(VENUES)}")
-    topics.partitions_of(settings.broker, [settings.topics.ticks])
+    topics.partitions_of(settings.cluster, [settings.topics.ticks])
     wanted = list(dict.fromkeys(symbol.upper() for symbol in symbols))
     metrics = FeedMetrics(name, wanted)
     with _metrics_at(metrics, host, port):
-        sink = KafkaSink(settings.broker, settings.topics.ticks)
+        sink = KafkaSink(settings.cluster, settings.topics.ticks)
         feed = Feed(VENUES[name], wanted, sink, metrics, _say, address)
         try:
             asyncio.run(_until_stopped(feed, sink))

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stream import clients, messages, topics
-from stream.config import Features, Settings
+from stream.config import Cluster, Features, Settings
 from stream.errors import BadFile, BrokerUnreachable, TapewatchError
 from stream.feeds.files import TickBatch, TickFile, open_ticks
 from stream.signals import stop_on_signals
@@ -299,11 +299,11 @@ def play(blocks: Iterable[Block], pace: Pace, sink: Sink, clock: Clock) -> Itera
 class KafkaSink:
     """A topic of a broker, through kafka-python."""
 
-    def __init__(self, broker: str, topic: str, **options: Any) -> None:
+    def __init__(self, cluster: Cluster, topic: str, **options: Any) -> None:
         """Connect, with options of kafka-python's producer beside PRODUCER_OPTIONS; raises BrokerUnreachable."""
-        linger = {"linger_ms": EMBEDDED_LINGER_MS} if clients.is_embedded(broker) else {}
-        self._producer = clients.producer(broker, **PRODUCER_OPTIONS | linger | options)
-        self._broker = broker
+        linger = {"linger_ms": EMBEDDED_LINGER_MS} if clients.is_embedded(cluster) else {}
+        self._producer = clients.producer(cluster, **PRODUCER_OPTIONS | linger | options)
+        self._broker = cluster.broker
         self._topic = topic
         self._sent = 0
         self._marks: deque[Any] = deque()
@@ -375,14 +375,14 @@ def run(
         If messages could not be delivered.
     """
     ticks = open_ticks(file)
-    topics.partitions_of(settings.broker, [settings.topics.ticks])
+    topics.partitions_of(settings.cluster, [settings.topics.ticks])
     send(ticks, settings, pace_of(speed, rate), loop, symbol)
 
 
 def send(ticks: TickFile, settings: Settings, pace: Pace, loop: bool = False, symbol: str | None = None) -> None:
     """Put ticks on Kafka at their pace until they end or a signal comes, with progress and a last line; see `run`."""
     clock = EventClock(stop_on_signals())
-    sink = KafkaSink(settings.broker, settings.topics.ticks)
+    sink = KafkaSink(settings.cluster, settings.topics.ticks)
     try:
         last = _show(play(Rounds(ticks, symbol, loop), pace, sink, clock), _total(ticks, symbol, loop))
     finally:

@@ -183,8 +183,8 @@ def to_file(simulated: Simulated, out: Path) -> Path:
 
 def tell(settings: Settings, truth: Sequence[Injection]) -> None:
     """Put the truth on its topic; raises BrokerUnreachable, MissingTopic, or TapewatchError if it is not delivered."""
-    topics.partitions_of(settings.broker, [settings.topics.truth])
-    sink = replay.KafkaSink(settings.broker, settings.topics.truth)
+    topics.partitions_of(settings.cluster, [settings.topics.truth])
+    sink = replay.KafkaSink(settings.cluster, settings.topics.truth)
     try:
         for each in truth:
             sink.send(each.symbol.encode(), messages.encode(each))
@@ -227,7 +227,7 @@ def run_to_kafka(plan: Plan, settings: Settings, speed: str | None) -> None:
     BrokerUnreachable, MissingTopic, TapewatchError
         As `replay.run` does.
     """
-    topics.partitions_of(settings.broker, [settings.topics.ticks, settings.topics.truth])
+    topics.partitions_of(settings.cluster, [settings.topics.ticks, settings.topics.truth])
     simulated = simulate(msgspec.structs.replace(plan, start_ns=time.time_ns()))
     click.echo(in_words(simulated.truth))
     tell(settings, simulated.truth)

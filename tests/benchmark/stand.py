@@ -17,7 +17,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec  # `admin` has it, but
 from stream import clients, topics
 from stream.broker import KafkaBroker
 from stream.children import Child
-from stream.config import ENV_PREFIX, ROOT, Settings, Topics, Worker
+from stream.config import ENV_PREFIX, ROOT, Cluster, Settings, Topics, Worker
 from stream.errors import TapewatchError
 from tests.benchmark.machine import Cores, cores, pinned
 from tests.benchmark.tape import Tape
@@ -73,7 +73,7 @@ class Stand:
 
     def create(self, topic: str, partitions: int) -> None:
         """Make one topic that stays."""
-        with clients.admin(self.broker) as admin:
+        with clients.admin(Cluster(self.broker)) as admin:
             admin.create_topics({topic: {"num_partitions": partitions, "replication_factor": 1}})
             admin.wait_for_topics([topic])
 
@@ -93,7 +93,7 @@ class Stand:
         try:
             yield settings
         finally:
-            with clients.admin(self.broker) as admin:
+            with clients.admin(Cluster(self.broker)) as admin:
                 admin.delete_topics([name for name in topics.names(settings.topics) if name != ticks])
 
     @contextlib.contextmanager

@@ -149,7 +149,7 @@ class _Stage:
         """Messages below the committed offsets."""
         names, worker = self._settings.topics, self._settings.worker
         try:
-            found = clients.committed(self._settings.broker, worker.group, names.ticks, range(names.partitions))
+            found = clients.committed(self._settings.cluster, worker.group, names.ticks, range(names.partitions))
         except KafkaException:
             return 0  # Kafka has just started; `PATIENCE_SECONDS` bounds it
         return sum(found.values())
@@ -191,7 +191,7 @@ class _Stage:
         self._tell("verifying")
         settings = self._settings
         models = inference.load(Path(settings.worker.models))
-        reader = Topic(settings.broker)
+        reader = Topic(settings.cluster)
         try:
             ends = {
                 number: reader.range(settings.topics.ticks, number)[1] for number in range(settings.topics.partitions)
@@ -203,7 +203,7 @@ class _Stage:
 
 def kept(settings: Settings, memory: Memory) -> Kept:
     """What Kafka holds of the ticks, against what it acknowledged."""
-    found, reader = Kept(), Topic(settings.broker)
+    found, reader = Kept(), Topic(settings.cluster)
     try:
         for partition in range(settings.topics.partitions):
             compare(memory.of(partition), dict(_held(reader, settings.topics.ticks, partition)), found)

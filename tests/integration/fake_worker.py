@@ -75,8 +75,8 @@ def main(settings: Settings, port: int, mode: str) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Health)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     names = settings.topics
-    consumer = clients.consumer(settings.broker, print)
-    count = topics.partitions_of(settings.broker, [names.ticks])[names.ticks]
+    consumer = clients.consumer(settings.cluster, print)
+    count = topics.partitions_of(settings.cluster, [names.ticks])[names.ticks]
     consumer.assign([TopicPartition(names.ticks, partition, OFFSET_BEGINNING) for partition in range(count)])
     producer = Producer({"bootstrap.servers": settings.broker, "linger.ms": 1, "log_level": 0})
     seen = 0

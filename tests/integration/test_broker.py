@@ -14,23 +14,23 @@ from confluent_kafka import TopicPartition
 
 from stream import clients, topics
 from stream.broker import Broker, EmbeddedBroker, KafkaBroker, java_command
-from stream.config import ROOT, Settings, Topics
+from stream.config import ROOT, Cluster, Settings, Topics
 from stream.errors import BrokerUnreachable, MissingTopic, TapewatchError
 
 
 def answers(address: str) -> bool:
     try:
-        clients.is_embedded(address, seconds=1)
+        clients.is_embedded(Cluster(address), seconds=1)
     except BrokerUnreachable:
         return False
     return True
 
 
 def roundtrip(broker: Broker, topic: str) -> bytes:
-    producer = clients.producer(broker.address)
+    producer = clients.producer(Cluster(broker.address))
     sent = producer.send(topic, key=b"BTCUSDT", value=b"hello").get(20)
     producer.close()
-    consumer = clients.consumer(broker.address, print)
+    consumer = clients.consumer(Cluster(broker.address), print)
     consumer.assign([TopicPartition(topic, sent.partition, sent.offset)])
     message = consumer.poll(20)
     consumer.close()
@@ -41,7 +41,7 @@ def roundtrip(broker: Broker, topic: str) -> bytes:
 
 
 def test_embedded_broker_carries_a_message(embedded: EmbeddedBroker) -> None:
-    assert clients.is_embedded(embedded.address)
+    assert clients.is_embedded(Cluster(embedded.address))
     assert roundtrip(embedded, "ticks") == b"hello"
 
 
@@ -142,7 +142,7 @@ def test_a_topic_with_other_settings_is_told(kafka_settings: Settings, own_topic
 
 def test_a_mebibyte_fits_on_ticks(kafka_settings: Settings, own_topics: Topics) -> None:
     topics.create(kafka_settings)
-    producer = clients.producer(kafka_settings.broker, max_request_size=topics.MAX_MESSAGE_BYTES)
+    producer = clients.producer(kafka_settings.cluster, max_request_size=topics.MAX_MESSAGE_BYTES)
     assert producer.send(own_topics.ticks, value=b"\xff" * 1_048_576).get(20).offset == 0
     producer.close()
 
@@ -176,11 +176,11 @@ def test_an_unreachable_broker_is_one_clear_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(BrokerUnreachable, match=rf"127\.0\.0\.1:{port} .*--broker HOST:PORT"):
-        topics.partitions_of(f"127.0.0.1:{port}", ["ticks"])
+        topics.partitions_of(Cluster(f"127.0.0.1:{port}"), ["ticks"])
 
 
 def test_something_that_is_no_broker_is_told_apart() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(BrokerUnreachable):  # accepts, but never answers
-            clients.is_embedded(address, seconds=0.2)
+            clients.is_embedded(Cluster(address), seconds=0.2)

@@ -15,7 +15,7 @@ import pytest
 
 from stream import demo
 from stream.broker import EmbeddedBroker, KafkaBroker
-from stream.config import ROOT, Settings
+from stream.config import ROOT, Cluster, Settings
 from stream.errors import TapewatchError
 from stream.messages import decode_injection
 from stream.tail import Reader
@@ -89,7 +89,7 @@ def test_a_scenario_is_told_on_the_topic_of_truth_and_opens_its_alert(
     assert "alerts opened where nothing was injected: 0" in shown
     assert status == 0
     stop = threading.Event()
-    reader = Reader(embedded.address, "demo.truth", from_beginning=True)
+    reader = Reader(Cluster(embedded.address), "demo.truth", from_beginning=True)
     try:
         record = next(reader.records(stop))
     finally:

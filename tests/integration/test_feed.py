@@ -254,7 +254,7 @@ def test_the_command_sends_to_kafka_serves_metrics_and_stops_cleanly(embedded_se
     status, shown, said = asyncio.run(play())
     assert status == 0, said
     assert f"stopped: sent 3 ticks to {embedded_settings.topics.ticks}" in shown
-    reader = Reader(embedded_settings.broker, embedded_settings.topics.ticks, from_beginning=True)
+    reader = Reader(embedded_settings.cluster, embedded_settings.topics.ticks, from_beginning=True)
     try:
         found = reader.records(threading.Event())
         ticks = [decode_tick(next(found).value) for _ in range(3)]

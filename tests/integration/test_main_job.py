@@ -88,7 +88,7 @@ def _messages(file: Path) -> list[tuple[bytes, bytes]]:
 
 
 def _produce(settings: Settings, messages: list[tuple[bytes, bytes]]) -> None:
-    producer = clients.producer(settings.broker, linger_ms=5)
+    producer = clients.producer(settings.cluster, linger_ms=5)
     futures = [producer.send(settings.topics.ticks, key=key, value=value) for key, value in messages]
     producer.close()
     assert futures[-1].get(30).offset == len(messages) - 1

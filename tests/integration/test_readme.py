@@ -214,7 +214,9 @@ def test_toml_examples_are_files_of_settings(tmp_path: Path) -> None:
     for example in blocks("toml"):
         file.write_text(example, encoding="utf-8")
         read.append(load(file, {}))
-    several, exactly_once = read
+    several, secured, exactly_once = read
+    assert secured.security.sasl
+    assert secured.security.tls
     assert several.worker.watch == ["BTCUSDT", "ETHUSDT"]
     assert several.alerts.pump_return == 0.02
     assert exactly_once.worker.delivery == "exactly_once"

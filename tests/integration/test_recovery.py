@@ -91,7 +91,7 @@ class Feed:
 
 def committed(settings: Settings) -> int:
     """Ticks below the committed offsets."""
-    return sum(clients.committed(settings.broker, settings.worker.group, settings.topics.ticks, range(2)).values())
+    return sum(clients.committed(settings.cluster, settings.worker.group, settings.topics.ticks, range(2)).values())
 
 
 def read(settings: Settings, topic: str) -> list[bytes]:

@@ -13,7 +13,7 @@ from stream import clients, topics
 from stream.broker import EmbeddedBroker
 from stream.children import Child
 from stream.cli import to_toml
-from stream.config import ROOT, Settings
+from stream.config import ROOT, Cluster, Settings
 from stream.messages import decode_prediction, encode
 from stream.publisher import rejected_record
 from stream.rejected import RETRIED_FROM, Refused, Rejects, Returns
@@ -43,7 +43,7 @@ def run(settings: Settings, folder: Path, *arguments: str, answer: str = "") -> 
 
 def send(settings: Settings, *values: tuple[bytes, bytes]) -> None:
     """Key and value, to partition 1."""
-    producer = clients.producer(settings.broker)
+    producer = clients.producer(settings.cluster)
     for key, value in values:
         producer.send(settings.topics.ticks, key=key, value=value, partition=1).get(20)
     producer.close()
@@ -51,7 +51,7 @@ def send(settings: Settings, *values: tuple[bytes, bytes]) -> None:
 
 def records(settings: Settings, topic: str, partition: int = 1) -> list[tuple[bytes | None, bytes, dict[str, bytes]]]:
     """All committed records of a partition."""
-    reader = Topic(settings.broker)
+    reader = Topic(settings.cluster)
     try:
         _, end = reader.range(topic, partition)
         return [
@@ -134,7 +134,7 @@ def test_the_embedded_broker_shows_and_does_not_put_back(
     embedded_settings: Settings, embedded: EmbeddedBroker, tmp_path: Path
 ) -> None:
     record = rejected_record(0, 5, b"A", b"\x1b[2Jjunk", "json", "no JSON")
-    producer = clients.producer(embedded.address)
+    producer = clients.producer(Cluster(embedded.address))
     producer.send(
         embedded_settings.topics.rejected, key=record.key, value=record.value, headers=list(record.headers), partition=0
     ).get(20)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stream import topics
 from stream.broker import EmbeddedBroker, KafkaBroker
-from stream.config import ROOT
+from stream.config import ROOT, Cluster
 from stream.feeds.files import open_ticks
 from stream.feeds.sample import SIX
 
@@ -68,14 +68,14 @@ def test_without_its_topic_nothing_is_sent(kafka: KafkaBroker, tmp_path: Path) -
 def test_messages_that_were_not_delivered_are_counted(embedded: EmbeddedBroker) -> None:
     # In a process of its own: kafka-python leaves sockets open that were refused, which pytest would report.
     program = (
-        "import sys; from stream.feeds.replay import KafkaSink\n"
-        "sink = KafkaSink(sys.argv[1], 'ticks', delivery_timeout_ms=1500, request_timeout_ms=500)\n"
+        "import sys; from stream.config import Cluster; from stream.feeds.replay import KafkaSink\n"
+        "sink = KafkaSink(Cluster(sys.argv[1]), 'ticks', delivery_timeout_ms=1500, request_timeout_ms=500)\n"
         "sink.send_then(b'A', b'1', lambda place: print('delivered', flush=True))\n"
         "sys.stdin.readline()\n"
         "for _ in range(10): sink.send(b'A', b'2')\n"
         "sink.close(); print(sink.failed, sink.first_error != '')"
     )
-    topics.partitions_of(embedded.address, ["ticks"])
+    topics.partitions_of(Cluster(embedded.address), ["ticks"])
     command = [sys.executable, "-W", "ignore", "-c", program, embedded.address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as running:
         assert running.stdout is not None

@@ -12,7 +12,7 @@ from stream.tail import Reader, Record
 
 
 def records(settings: Settings, topic: str, count: int) -> list[Record]:
-    reader = Reader(settings.broker, topic, from_beginning=True)
+    reader = Reader(settings.cluster, topic, from_beginning=True)
     try:
         found = reader.records(threading.Event())
         return [next(found) for _ in range(count)]

@@ -90,7 +90,7 @@ def settings(kafka_settings: Settings) -> Settings:
 
 def produce(settings: Settings, values: Sequence[bytes], partitions: int = 4) -> list[tuple[int, int, bytes]]:
     """Put `values` on the topic of ticks, round robin; partition, offset and value of each."""
-    producer = clients.producer(settings.broker, linger_ms=2, max_request_size=4_194_304)
+    producer = clients.producer(settings.cluster, linger_ms=2, max_request_size=4_194_304)
     sent = [
         producer.send(settings.topics.ticks, key=b"k%d" % (i % 7), value=value, partition=i % partitions)
         for i, value in enumerate(values)
@@ -369,7 +369,7 @@ def test_results_that_the_broker_refuses_stop_the_worker_uncommitted(
     kafka_settings: Settings, run_worker: Run, eventually: Eventually
 ) -> None:
     narrow = {"num_partitions": 4, "replication_factor": 1, "configs": {"max.message.bytes": "1000"}}
-    with clients.admin(kafka_settings.broker) as admin:
+    with clients.admin(kafka_settings.cluster) as admin:
         admin.create_topics({kafka_settings.topics.predictions: narrow})
     topics.create(kafka_settings)
     settings = own_worker(kafka_settings)

@@ -84,7 +84,7 @@ def _create(settings: Settings) -> None:
         name: {"num_partitions": settings.topics.partitions, "replication_factor": 1, "configs": SHORT_LIVED}
         for name in topics.streams(settings.topics)[:4]
     }
-    with clients.admin(settings.broker) as admin:
+    with clients.admin(settings.cluster) as admin:
         admin.create_topics(wanted)
     topics.create(settings)
 

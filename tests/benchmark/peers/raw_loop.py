@@ -43,7 +43,7 @@ async def work(settings: Settings) -> None:
     compile_kernels(models, settings)
     partitions = range(settings.topics.partitions)
     pipelines = [Pipeline(settings, models, partition) for partition in partitions]
-    publisher = Publisher(settings.broker)
+    publisher = Publisher(settings.cluster)
     await publisher.start([])
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.broker,
