@@ -32,7 +32,7 @@ demo: setup ## embedded broker, worker and a replay of real trades with a live b
 	@$(BIN)/tapewatch demo $(ARGS)
 
 test: setup-dev kafka prometheus lint ## what CI runs: format, lint, types and all tests, on a real Kafka
-	@$(BIN)/pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: .venv/.dev ## ruff format --check, ruff check, mypy --strict
 	@$(BIN)/ruff format --check --quiet .

@@ -54,9 +54,9 @@ def embedded_settings(embedded: EmbeddedBroker, own_topics: Topics) -> Settings:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Wait until a condition holds, for at most 30 seconds."""
+    """Wait until a condition holds, for at most 60 seconds."""
 
-    def wait(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"not within {seconds} s"

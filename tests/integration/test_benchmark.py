@@ -21,7 +21,7 @@ from tests.benchmark.stand import environment
 TICKS = 3000
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_drain_counts_three_results_for_each_tick_and_subject(tmp_path: Path) -> None:
     file = tmp_path / "drain.json"
     done = subprocess.run(

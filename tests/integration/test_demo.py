@@ -78,7 +78,7 @@ def test_the_real_demo_answers_every_tick_exactly_once(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_scenario_is_told_on_the_topic_of_truth_and_opens_its_alert(
     embedded: EmbeddedBroker, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,7 +156,7 @@ def _ranges(written: set[str]) -> set[str]:
     return {name for name in written if name.startswith("quantile_") or name.endswith("_60s")}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_demo_ends_by_itself_with_a_summary(checkout: Path) -> None:
     run(line_with("--summary"), checkout)
     summary = json.loads((checkout / "summary.json").read_text(encoding="utf-8"))
@@ -181,7 +181,7 @@ def children() -> Iterator[ExitStack]:
         yield stack
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_parts_of_the_demo_work_together_as_written(
     checkout: Path, children: ExitStack, eventually: Callable[[Callable[[], bool]], None]
 ) -> None:

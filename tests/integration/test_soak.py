@@ -10,7 +10,7 @@ from stream.config import Settings, Worker
 from tests.soak import stage, verdict
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_steady_load_is_answered_in_order_and_leaves_no_file_open(kafka_settings: Settings, tmp_path: Path) -> None:
     settings = msgspec.structs.replace(kafka_settings, worker=Worker(group=kafka_settings.topics.ticks, port=0))
     options = stage.Options("short", 6.0, 1000.0, 50)

@@ -166,7 +166,7 @@ def committed(settings: Settings) -> list[int]:
     """Committed offset of each partition of the ticks; -1001 where there is none."""
     consumer = Consumer({"bootstrap.servers": settings.broker, "group.id": settings.worker.group})
     partitions = [TopicPartition(settings.topics.ticks, partition) for partition in range(4)]
-    offsets = [each.offset for each in consumer.committed(partitions, 10)]
+    offsets = [each.offset for each in consumer.committed(partitions, 40)]
     consumer.close()
     return offsets
 
