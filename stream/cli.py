@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -142,6 +143,35 @@ def replay(
     from stream.feeds import replay as feed
 
     feed.run(file, settings, speed, rate, loop, symbol)
+
+
+def _day(context: click.Context, option: click.Parameter, value: str | None) -> date | None:
+    if value is None:
+        return None
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a day such as 2025-01-31") from None
+
+
+@commands.command()
+@click.argument("venue", type=click.Choice(["binance"]))
+@click.argument("symbol")
+@click.argument("day", callback=_day)
+@click.option("--to", "last", callback=_day, metavar="DAY", help="The last day of several.")
+@click.option("--market", type=click.Choice(["spot", "usdm", "coinm"]), default="spot", show_default=True)
+@click.option("--out", type=existing_file, default=Path(), metavar="DIR", help="Folder for the files; default: here.")
+@click.option("--address", metavar="URL", help="A copy of the archive, in place of the public one.")
+def download(
+    venue: str, symbol: str, day: date, last: date | None, market: str, out: Path, address: str | None
+) -> None:
+    """Fetch the trades of SYMBOL on a DAY from the public archive of VENUE, check them, and write Parquet.
+
+    The files are for `backtest`, `replay` and `train`. What was cut off goes on where it ended.
+    """
+    from stream.feeds import archive
+
+    archive.run(symbol, day, last or day, market, out, address or archive.ADDRESS)
 
 
 @commands.command()
