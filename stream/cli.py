@@ -425,6 +425,20 @@ def retry_rejected(
     retry(settings, reason, places, lambda question: yes or click.confirm(question))
 
 
+@commands.command()
+@_broker_option
+@click.option("--json", "as_json", is_flag=True, help="All findings as one JSON object.")
+@click.pass_context
+def doctor(context: click.Context, broker: str | None, as_json: bool) -> None:
+    """Look at broker, topics, models, clock, port and disk, and say what to do; 1 if anything fails."""
+    settings = _settings(context, broker=broker)
+    from rich.console import Console
+
+    from stream.doctor import run
+
+    sys.exit(run(settings, as_json, Console(soft_wrap=True, highlight=False)))
+
+
 @commands.command("config")
 @click.pass_context
 def show_config(context: click.Context) -> None:
