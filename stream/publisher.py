@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError,
 from stream import security
 from stream.config import Cluster
 from stream.errors import PublishFailed
+from stream.requests import without_copies
 from stream.topics import MAX_MESSAGE_BYTES
 
 MAX_BATCH_BYTES: Final = 1_048_576 - 512  # Kafka's default max.message.bytes is 1 MiB and 12 bytes, the header included
@@ -113,6 +114,7 @@ class Publisher:
         )
         self._producer = producer  # before it has started: `stop` closes it in any case
         producer.client.coordinator_lookup = tried_again(producer.client.coordinator_lookup)
+        producer.client._get_conn = without_copies(producer.client._get_conn)
         await producer.start()
         for topic in topics:
             await producer.partitions_for(topic)
