@@ -382,11 +382,26 @@ MODELS: Final = Board(
         Panel(
             "Served",
             "The model, name@version, that serves each head, and on how many workers. Two versions of a head at once: "
-            "the workers differ.",
+            "a swap is under way, partition by partition, or the workers' folders differ.",
             "none",
             (Query("count by (head, model) (tapewatch_model_info)", "{{head}}: {{model}}", ("head", "model"), 1),),
             kind="table",
             width=6,
+            alerts=("TapewatchSwapRefused",),
+        ),
+        Panel(
+            "Swaps",
+            "Partitions in which a new model took over within the last hour, by head, and bundles in the folders of "
+            "models that the workers refuse: those should be none.",
+            "none",
+            (
+                Query("sum by (head) (increase(tapewatch_model_swaps_total[1h]))", "{{head}}", ("head",), 0, 1e6),
+                Query("max(tapewatch_models_refused)", "refused", low=0, high=1000),
+            ),
+            kind="stat",
+            width=6,
+            decimals=0,
+            alerts=("TapewatchSwapRefused",),
         ),
         Panel(
             "Tests, last hour",
@@ -509,8 +524,7 @@ MODELS: Final = Board(
         Note(
             "What is not here",
             "There is one model a head: no challenger runs beside it yet, so none is compared. The rival of the "
-            "forecaster is the usual variance. Models are loaded at the start of a worker and are not exchanged while "
-            "it runs. What training measured is in each bundle's `card.json`.",
+            "forecaster is the usual variance. What training measured is in each bundle's `card.json`.",
         ),
     ),
     annotations='ALERTS{alertstate="firing", alertname=~"TapewatchForecastDrift|TapewatchInputDrift|TapewatchVarRed"}',

@@ -14,16 +14,18 @@ import msgspec
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
 from faust.types import TP, ServiceT
 
-from stream import clients, inference, messages, security, snapshots, topics
+from stream import clients, messages, security, snapshots, topics
 from stream.checkpoints import Checkpoints
 from stream.config import Settings
 from stream.errors import ConfigError, MissingTopic, TapewatchError, WorkerFailed
 from stream.health import Health
 from stream.lanes import Lane, MakePipeline
+from stream.library import Library
 from stream.messages import Alert
-from stream.metrics import Metrics
+from stream.metrics import HEADS, Metrics
 from stream.pipeline import Output, Pipeline, compile_kernels
 from stream.publisher import Publisher, Record, rejected_record
+from stream.swaps import Swaps
 from stream.telemetry import Scores, note_computed, note_published
 from stream.transactions import is_fenced
 from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, Options, Transport
@@ -65,7 +67,9 @@ def _is_verification(record: logging.LogRecord) -> bool:
 class Worker(Listener):
     """Takes chunks from Faust, has them computed, publishes the results and acknowledges."""
 
-    def __init__(self, settings: Settings, make_pipeline: MakePipeline, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, make_pipeline: MakePipeline, metrics: Metrics, library: Library | None = None
+    ) -> None:
         self._settings = settings
         self._make_pipeline = make_pipeline
         self._metrics = metrics
@@ -74,7 +78,8 @@ class Worker(Listener):
         self._publisher = Publisher(settings.cluster, f"{settings.worker.group}-results")
         self._exactly_once = settings.worker.delivery == "exactly_once"
         self._lanes: dict[int, Lane] = {}
-        self._checkpoints = Checkpoints(settings, self._lanes, metrics, self._stop_for)
+        self._swaps = Swaps(settings, library, metrics)
+        self._checkpoints = Checkpoints(settings, self._lanes, self._swaps, metrics, self._stop_for)
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: TapewatchError | None = None
         self.stopping = asyncio.Event()
@@ -105,12 +110,14 @@ class Worker(Listener):
         self.consumer.listener = self
         if not self._exactly_once:
             await self._publisher.start(topics.streams(self._settings.topics)[1:])
+        self._swaps.start()
         url = await self._pages.start(self._settings.worker.host, self._settings.worker.port)
         log.info("serving metrics=%s/metrics health=%s/health", url, url)
 
     async def stop(self) -> None:
         """Close what `start` opened."""
         await self._pages.stop()
+        await self._swaps.stop()
         await self._checkpoints.close()
         await self._publisher.stop()
 
@@ -165,6 +172,7 @@ class Worker(Listener):
             del self._lanes[partition]
             self._health.forget(partition)
             self._metrics.forget(partition)
+        self._swaps.keep(self._lanes.keys())
 
     def on_commit(self, offsets: Mapping[TP, int]) -> None:
         """Count the commit."""
@@ -190,6 +198,7 @@ class Worker(Listener):
             self.consumer.give_up(event.message)
             return
         await lane.slots.acquire()
+        await lane.settled(delivery.span.end)
         if self.failure is not None or lane.lost is not None:
             self.consumer.give_up(event.message)
             lane.slots.release()
@@ -224,11 +233,15 @@ class Worker(Listener):
             group, known = self._settings.worker.group, lane.pipeline.instruments.names
             lane = self._lanes[delivery.chunk.partition] = self._new_lane(delivery.chunk.partition, delivery.span.first)
             lane.obsolete = {snapshots.key(group, *name) for name in known}
+            self._swaps.begin(lane, delivery.span.first)
         return lane
 
     def _compute(self, lane: Lane, delivery: Delivery) -> Output:
+        if not self._settings.worker.snapshots:
+            self._swaps.change_at_once(lane, delivery.span.first)
         output = lane.pipeline.process(delivery.chunk, _now_ms())
         lane.next_offset = delivery.span.end
+        self._swaps.show(delivery.chunk.partition, lane)
         lane.scores.note(output.results)
         for error in output.errors:
             log.error(
@@ -474,7 +487,9 @@ def check_topics(settings: Settings) -> None:
             )
 
 
-async def serve(settings: Settings, make_pipeline: MakePipeline, metrics: Metrics) -> None:
+async def serve(
+    settings: Settings, make_pipeline: MakePipeline, metrics: Metrics, library: Library | None = None
+) -> None:
     """Work until SIGTERM or SIGINT, then finish what was begun, commit and leave the group.
 
     Raises
@@ -482,7 +497,7 @@ async def serve(settings: Settings, make_pipeline: MakePipeline, metrics: Metric
     TapewatchError
         If the worker had to stop by itself: ticks that were not answered are not committed.
     """
-    worker = Worker(settings, make_pipeline, metrics)
+    worker = Worker(settings, make_pipeline, metrics, library)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stopping.set)
@@ -522,19 +537,18 @@ def run(settings: Settings) -> None:
         If the broker does not answer, a topic is missing, the models do not fit, or the worker had to stop by
         itself.
     """
-    models = inference.load(Path(settings.worker.models))
-    compile_kernels(models, settings)
+    library = Library(Path(settings.worker.models))
+    compile_kernels(library.newest, settings)
     metrics = Metrics(settings.worker.watch, settings.worker.watch_limit)
-    forecaster, critic, policy = models.names
-    metrics.models({"forecaster": forecaster, "critic": critic, "policy": policy})
-    log.info("models forecaster=%s critic=%s policy=%s", forecaster, critic, policy)
-    work(settings, lambda partition: Pipeline(settings, models, partition), metrics)
+    metrics.models(zip(HEADS, library.newest.names, strict=True))
+    log.info("models forecaster=%s critic=%s policy=%s", *library.newest.names)
+    work(settings, lambda partition: Pipeline(settings, library.newest, partition), metrics, library)
 
 
-def work(settings: Settings, make_pipeline: MakePipeline, metrics: Metrics) -> None:
+def work(settings: Settings, make_pipeline: MakePipeline, metrics: Metrics, library: Library | None = None) -> None:
     """A worker with pipelines made by `make_pipeline`, until a signal ends it; raises as `run` does."""
     settings = suited(settings)
     check_topics(settings)
     for handler in logging.getLogger().handlers:
         handler.addFilter(Repeats())
-    asyncio.run(serve(settings, make_pipeline, metrics))
+    asyncio.run(serve(settings, make_pipeline, metrics, library))

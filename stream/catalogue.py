@@ -4,27 +4,15 @@ Reads cards and graphs only; neither PyTorch nor Kafka is needed.
 """
 
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
-from stream.core.features import WINDOW, WINDOW_COLUMNS
-from stream.core.packing import new_scratch, pack
-from stream.core.results import FORECAST_COLUMNS
 from stream.errors import ModelMismatch
-from stream.inference import INPUTS, OUTPUTS, Bundle, Card, load_bundle, read_card, version_key
-
-TICKS: Final = 16  # of the run that verify makes, of two instruments
-
-
-class Entry(NamedTuple):
-    """One bundle's card, not yet checked against its graph."""
-
-    folder: Path
-    card: Card
+from stream.inference import load_bundle, read_card, version_key
+from stream.library import TICKS, Entry, trial
 
 
 class Verified(NamedTuple):
@@ -72,53 +60,9 @@ def verify(entry: Entry) -> Verified:
     """Hash, features, names and widths as the worker checks them, then a run of a few ticks in ONNX Runtime."""
     try:
         bundle = load_bundle(entry.folder)
-        return Verified(entry, "", _run(bundle))
+        return Verified(entry, "", trial(bundle))
     except ModelMismatch as error:
         return Verified(entry, str(error), 0.0)
-
-
-def _run(bundle: Bundle) -> float:
-    """Largest absolute output for the features' own medians; refuses shapes, types and values that do not fit."""
-    card = bundle.card
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # its errors are raised, and told by us
-    try:
-        session = onnxruntime.InferenceSession(bundle.graph.SerializeToString(), options, ["CPUExecutionProvider"])
-        feed = _inputs(card)
-        outputs = session.run(OUTPUTS[card.family], {name: feed[name] for name in INPUTS[card.family]})
-    except Exception as error:  # noqa: BLE001  ONNX Runtime raises types of its own, without a common base
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelMismatch(f"{bundle.folder}: does not run: {reason}") from None
-    for name, values in zip(OUTPUTS[card.family], outputs, strict=True):
-        shape = _shape(name, card)
-        if values.shape != shape or values.dtype != np.float32:
-            raise ModelMismatch(
-                f"{bundle.folder}: output {name} is {values.dtype}{list(values.shape)} for {TICKS} ticks, "
-                f"float32{list(shape)} is needed"
-            )
-        if not np.isfinite(values).all():
-            raise ModelMismatch(f"{bundle.folder}: output {name} is not finite for the features' own medians")
-    return max(float(np.abs(values).max()) for values in outputs)
-
-
-def _inputs(card: Card) -> dict[str, Any]:
-    """A few ticks of two instruments, each feature at its median in training."""
-    packing = pack(np.arange(TICKS, dtype=np.int32) % 2, new_scratch(2))
-    return {
-        "features": np.tile(np.array(card.normal, np.float32), (TICKS, 1)),
-        "window": np.tile(np.array(card.normal[: len(WINDOW_COLUMNS)], np.float32), (TICKS, WINDOW, 1)),
-        "forecast": np.full((TICKS, len(FORECAST_COLUMNS)), 1e-4, np.float32),
-        "hidden": np.zeros((2, card.hidden_size), np.float32),
-        **{name: getattr(packing, name) for name in ("pack", "rest", "carry", "unpack", "last")},
-    }
-
-
-def _shape(output: str, card: Card) -> tuple[int, int]:
-    if output == "hidden_out":
-        return (2, card.hidden_size)
-    widths = {"forecast": len(FORECAST_COLUMNS), "critic_score": 1}
-    return (TICKS, widths.get(output, 9))
 
 
 def show_list(models: Path, console: Console) -> None:

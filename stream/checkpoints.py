@@ -7,13 +7,13 @@ include; with exactly-once delivery the results as well.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Final
 
 from aiokafka import TopicPartition
 from faust.types import TP
 
-from stream import recovery, snapshots, topics
+from stream import recovery, snapshots, succession, topics
 from stream.config import Settings
 from stream.errors import TapewatchError, WorkerFailed
 from stream.lanes import Lane
@@ -21,7 +21,8 @@ from stream.ledger import Ledger
 from stream.metrics import Metrics
 from stream.pipeline import Restored
 from stream.publisher import Record
-from stream.snapshots import Captured
+from stream.snapshots import Captured, Stored
+from stream.swaps import Swaps, settle
 from stream.transactions import Checkpoint, Transactions, is_fenced
 
 SILENCE_SECONDS: Final = 10.0  # a broker that sends nothing for so long while snapshots are read has gone
@@ -35,6 +36,8 @@ class Checkpoints:
     ----------
     lanes
         The worker's, by partition.
+    swaps
+        Which models each lane has.
     fail
         Stops the worker.
     """
@@ -43,11 +46,13 @@ class Checkpoints:
         self,
         settings: Settings,
         lanes: MutableMapping[int, Lane],
+        swaps: Swaps,
         metrics: Metrics,
         fail: Callable[[TapewatchError], None],
     ) -> None:
         self._settings = settings
         self._lanes = lanes
+        self._swaps = swaps
         self._metrics = metrics
         self._fail = fail
         self._exactly_once = settings.worker.delivery == "exactly_once"
@@ -87,23 +92,45 @@ class Checkpoints:
         stored = await recovery.read(
             self._settings.cluster, topic, [tp.partition for tp in lanes], group, SILENCE_SECONDS
         )
-        elsewhere = {}
+        elsewhere, instruments = {}, 0
         for tp, lane in lanes.items():
-            restored = lane.pipeline.restore(stored[tp.partition], topic)
+            restored = await self._take_up(tp.partition, lane, stored[tp.partition])
+            instruments += restored.instruments
             if restored.instruments:
                 _tell(tp, lane, restored)
                 if restored.next_offset > (lane.next_offset or 0):
                     elsewhere[tp] = lane.next_offset = restored.next_offset
             await asyncio.sleep(0)
+        await asyncio.gather(*(self._record(tp, lane) for tp, lane in lanes.items()))
         seconds = time.monotonic() - began
         self._metrics.recovered(seconds)
         log.info(
             "recovered partitions=%s instruments=%d seconds=%.3f",
             ",".join(str(tp.partition) for tp in sorted(lanes)),
-            sum(map(len, stored.values())),
+            instruments,
             seconds,
         )
         return elsewhere
+
+    async def _take_up(self, partition: int, lane: Lane, stored: Sequence[Stored]) -> Restored:
+        record, kept = succession.part(stored, self._settings.worker.group)
+        await self._swaps.open(lane, record, partition)
+        return lane.pipeline.restore(kept, self._settings.topics.state)
+
+    async def _record(self, tp: TP, lane: Lane) -> None:
+        """Kafka must know which models are in force before they answer the first tick."""
+        records = self._swaps.record(lane)
+        if not records:
+            return
+        target = TopicPartition(tp.topic, tp.partition)
+        try:
+            await self.transactions[tp.partition].commit(
+                Checkpoint(self._settings.topics.state, [records], target, None, _now_ms())
+            )
+        except Exception as error:  # noqa: BLE001  whatever it is, the partition cannot begin
+            self._not_committed(error, lane, tp.partition, lane.next_offset or 0)
+        else:
+            settle(lane, committed=True)
 
     async def commit(
         self, tps: Iterable[TP], ledgers: Mapping[TP, Ledger], committed: Mapping[TP, int]
@@ -121,7 +148,10 @@ class Checkpoints:
         if lane is None or transactions is None or lane.lost is not None or not self.allowed:
             return None
         offset = _done_with(ledgers.get(tp), lane)
-        if offset is None or (offset == committed and not transactions.waiting):
+        if offset is None:
+            return None
+        lane.note_checkpoint(offset)
+        if offset == committed and not transactions.waiting and self._swaps.due(lane) is None:
             return None
         lane.next_offset = offset
         captured, obsolete = lane.pipeline.capture(offset), lane.obsolete
@@ -133,11 +163,13 @@ class Checkpoints:
             point = ledgers[tp].point if tp in ledgers else None
             if point is None or point < offset:
                 return None  # one of them was given up, and the worker stops
-        pieces = self._pieces(captured, obsolete)
+        self._swaps.announce(lane)
+        pieces = self._pieces(captured, obsolete, self._swaps.record(lane))
         target = TopicPartition(tp.topic, tp.partition)
-        now_ms = time.time_ns() // 1_000_000
+        committed = None
         try:
-            await transactions.commit(Checkpoint(self._settings.topics.state, pieces, target, offset, now_ms))
+            await transactions.commit(Checkpoint(self._settings.topics.state, pieces, target, offset, _now_ms()))
+            committed = offset
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
@@ -145,15 +177,17 @@ class Checkpoints:
         except Exception as error:  # noqa: BLE001  whatever it is, this checkpoint is not made
             self._not_committed(error, lane, tp.partition, offset)
             return None
+        finally:
+            settle(lane, committed=committed is not None)
         self._metrics.snapshots(len(captured.names))
-        return offset
+        return committed
 
-    def _pieces(self, captured: Captured, obsolete: set[bytes]) -> Iterator[list[Record]]:
+    def _pieces(self, captured: Captured, obsolete: set[bytes], models: list[Record]) -> Iterator[list[Record]]:
         group = self._settings.worker.group
         for piece in snapshots.pieces(captured, group):
             yield [Record(key, value) for key, value in piece]
         written = {snapshots.key(group, *name) for name in captured.names}
-        yield [Record(key, None) for key in sorted(obsolete - written)]
+        yield [*(Record(key, None) for key in sorted(obsolete - written)), *models]
 
     def _not_committed(self, error: Exception, lane: Lane, partition: int, offset: int) -> None:
         if is_fenced(error):
@@ -162,6 +196,10 @@ class Checkpoints:
             self._fail(error)
         else:
             self._fail(WorkerFailed(f"cannot commit partition {partition} up to offset {offset}: {error!r}"))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _tell(tp: TP, lane: Lane, restored: Restored) -> None:

@@ -365,12 +365,9 @@ def verify(
     settings = _settings(
         context, broker=broker, worker__group=group, worker__models=None if models is None else str(models)
     )
-    from stream import inference
-    from stream.pipeline import Pipeline
     from stream.verify import run
 
-    loaded = inference.load(Path(settings.worker.models))
-    sys.exit(run(settings, lambda partition: Pipeline(settings, loaded, partition), start, stop, as_json))
+    sys.exit(run(settings, start, stop, as_json))
 
 
 @commands.group()

@@ -57,6 +57,7 @@ class Worker(_Section, frozen=True):
 
     group: Annotated[str, Meta(min_length=1, max_length=200)] = "tapewatch"
     models: str = DEFAULT_MODELS
+    models_poll_seconds: Positive = 5.0  # how often the folder of models is looked at for new versions
     chunk_ticks: Annotated[int, Meta(ge=1, le=8192)] = 1024  # most ticks a chunk; less is taken when less is there
     fetch_max_wait_ms: Annotated[int, Meta(ge=1, le=5000)] = 5
     fetch_max_bytes: Annotated[int, Meta(ge=1024)] = 524_288  # a partition and fetch

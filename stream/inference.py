@@ -15,6 +15,7 @@ frequencies; one tick alone 64 us.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -115,6 +116,8 @@ class Models:
 
     names: tuple[str, str, str]
     """name@version of forecaster, critic and policy."""
+    digests: tuple[str, str, str]
+    """`digest` of each."""
     hidden_size: int
     calibration: tuple[NDArray[np.float64], NDArray[np.float64]]
     """Scores and probabilities of the critic's table: anomaly = np.interp(score, *calibration), in (0, 1)."""
@@ -124,7 +127,8 @@ class Models:
     def __init__(self, forecaster: "Bundle", critic: "Bundle", policy: "Bundle") -> None:
         cards = (forecaster.card, critic.card, policy.card)
         self.cards: Final = cards
-        self.names = (_name(cards[0]), _name(cards[1]), _name(cards[2]))
+        self.names = (named(cards[0]), named(cards[1]), named(cards[2]))
+        self.digests = (digest(cards[0]), digest(cards[1]), digest(cards[2]))
         self.hidden_size = forecaster.card.hidden_size
         table = critic.card.calibration
         if table is None:
@@ -236,6 +240,28 @@ def load(folder: Path) -> Models:
     return Models(*(load_bundle(chosen[family].folder) for family in FAMILIES))
 
 
+def load_named(folder: Path, names: Sequence[str]) -> Models:
+    """Load the bundles name@version of forecaster, critic and policy under `folder`.
+
+    Raises
+    ------
+    ModelMismatch
+        If one is not there, of another family than it should be, damaged, or does not fit.
+    """
+    bundles = []
+    for family, wanted in zip(FAMILIES, names, strict=True):
+        name, _, version = wanted.partition("@")
+        if not (folder / name / version / "card.json").is_file():
+            raise ModelMismatch(f"models folder {folder} does not hold {wanted}, the {family} that results name")
+        bundle = load_bundle(folder / name / version)
+        if (bundle.card.family, named(bundle.card)) != (family, wanted):
+            raise ModelMismatch(
+                f"{bundle.folder} holds {bundle.card.family} {named(bundle.card)}, results name {family} {wanted}"
+            )
+        bundles.append(bundle)
+    return Models(*bundles)
+
+
 def load_bundle(folder: Path) -> Bundle:
     """Read and check one bundle.
 
@@ -264,8 +290,15 @@ def version_key(version: str) -> tuple[int, str]:
     return (int(version), version) if version.isdecimal() else (-1, version)
 
 
-def _name(card: Card) -> str:
+def named(card: Card) -> str:
+    """name@version."""
     return f"{card.name}@{card.version}"
+
+
+def digest(card: Card) -> str:
+    """Of everything in a bundle that results depend on: the graph, and what of the card stands behind it."""
+    content = msgspec.json.encode((card.sha256, card.hidden_size, card.calibration))
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def read_card(file: Path) -> Card:

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from stream.decoding import Chunk, Instruments
+from stream.inference import Models
 from stream.messages import Alert
 from stream.pipeline import Output, Restored
 from stream.snapshots import Captured, Stored
+from stream.succession import Names, Succession
 from stream.telemetry import Scores
 
 log = logging.getLogger("tapewatch.worker")
@@ -31,12 +33,27 @@ class ChunkPipeline(Protocol):
     def capture(self, next_offset: int) -> Captured:
         """A copy of what has changed since the last one; all ticks below `next_offset` are computed."""
 
+    @property
+    def models(self) -> Names:
+        """name@version of forecaster, critic and policy in force."""
+
+    def succeed(self, next_offset: int, successors: Iterable[tuple[int, Models]]) -> None:
+        """Let other models be in force from offsets on; all ticks below `next_offset` are processed."""
+
     def restore(self, stored: Sequence[Stored], topic: str) -> Restored:
         """Take up snapshots, before the first tick."""
 
 
 MakePipeline = Callable[[int], ChunkPipeline]
 """Makes the pipeline of a partition, with a state of its own."""
+
+
+class Unsettled:
+    """A change of models that is decided and not committed: before it is, no tick from `first` on may be answered."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.over = asyncio.Event()
 
 
 class Lane:
@@ -50,6 +67,11 @@ class Lane:
         self.in_flight: set[asyncio.Future[None]] = set()  # one for each chunk that is computed and not acknowledged
         self.lost: float | None = None  # time.monotonic() when another worker was found to have the partition
         self.obsolete: set[bytes] = set()  # keys of snapshots of a topic that began anew
+        self.succession: Succession | None = None  # of the models; None where they never change
+        self.must_record = False  # Kafka does not have the succession yet
+        self.unsettled: Unsettled | None = None
+        self.checkpoint_offset = next_offset  # of the last checkpoint, made or not
+        self.pace = 0  # ticks from the one before to it
 
     def depart(self) -> "asyncio.Future[None]":
         """A chunk is computed; the future is to be done when it is acknowledged or given up."""
@@ -57,6 +79,24 @@ class Lane:
         self.in_flight.add(flight)
         flight.add_done_callback(self.in_flight.discard)
         return flight
+
+    async def settled(self, end: int) -> None:
+        """Wait until it is settled which models are in force for the ticks below `end`, or the lane is lost.
+
+        A reign is announced so early that hardly ever anything waits.
+        """
+        while self.unsettled is not None and end > self.unsettled.first:
+            await self.unsettled.over.wait()
+
+    def note_checkpoint(self, offset: int) -> None:
+        """A checkpoint is due at this offset."""
+        self.pace = 0 if self.checkpoint_offset is None else max(0, offset - self.checkpoint_offset)
+        self.checkpoint_offset = offset
+
+    def give_up(self) -> None:
+        """What Kafka has of the partition is not known: it begins again with the next assignment."""
+        if self.lost is None:
+            self.lost = time.monotonic()
 
     def lose(self, partition: int) -> None:
         """Kafka has told that the partition has another owner: nothing of it is published or committed any more."""

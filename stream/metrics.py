@@ -42,6 +42,7 @@ Stage = Literal["decode", "features", "inference", "risk", "encode", "publish"]
 """The steps of a chunk, in their order."""
 
 Head = Literal["forecaster", "critic", "policy"]
+HEADS: Final[tuple[Head, ...]] = get_args(Head)
 
 Rival = Literal["model", "usual"]
 """Whose variance forecast: the model's, or the plain one beside it, the instrument's own average over 1800 s."""
@@ -330,6 +331,13 @@ class Metrics:
         self._model = self._gauge(
             "model_info", "1", "1 for the model, name@version, that serves a head.", "head", "model"
         )
+        swaps = self._counter(
+            "model_swaps", "swaps", "Times that a new model took over in a partition while the worker ran.", "head"
+        )
+        self._swaps = {head: swaps.labels(head) for head in HEADS}
+        self._refused_models = self._gauge(
+            "models_refused", "bundles", "Bundles in the folder of models that would be in force, but do not fit."
+        )
         build = self._gauge("build_info", "1", "1, with the versions of Tapewatch and Python.", "version", "python")
         build.labels(__version__, platform.python_version()).set(1)
         self._gauge("start_time_seconds", "s since 1970", "When the worker started, s since the Unix epoch.").set(
@@ -522,11 +530,20 @@ class Metrics:
         for opened in [opened for opened in self._open if opened[0] == partition]:
             self._alerts_open[opened[1]].dec(self._open.pop(opened))
 
-    def models(self, names: Mapping[Head, str]) -> None:
-        """Show the model, name@version, of each head in place of those before."""
+    def models(self, names: Iterable[tuple[Head, str]]) -> None:
+        """Show the models, name@version, that serve each head, in place of those before."""
         self._model.clear()
-        for head, model in names.items():
+        for head, model in names:
             self._model.labels(head, model).set(1)
+
+    def swapped(self, heads: Iterable[Head]) -> None:
+        """Count the heads that another model serves in a partition now."""
+        for head in heads:
+            self._swaps[head].inc()
+
+    def refused_models(self, count: int) -> None:
+        """Show how many bundles in the folder are refused."""
+        self._refused_models.set(count)
 
     def exposition(self) -> tuple[bytes, str]:
         """The text that Prometheus scrapes, and the value of its header Content-Type (charset included)."""

@@ -1,11 +1,19 @@
 """One chunk of ticks in, results out: decode -> features -> models -> conformal -> risk -> actions -> alerts -> encode.
 
 A `Pipeline` owns the state of one partition. Its results are a pure function of the partition's ticks in their order
-and of the models: where the stream was cut into chunks, when it ran and on which worker changes nothing.
+and of the models in force at each: where the stream was cut into chunks, when it ran and on which worker changes
+nothing.
+
+Where the models change, all state goes on, but the forecaster's own: what one forecaster carries for an instrument
+means nothing to another. So it belongs to the forecaster of the instrument's last answered tick, and where another one
+is in force at the next, that one begins with zeros, as for an instrument that it never saw. An instrument that had no
+tick in between goes on with what it carried when its forecaster comes back.
 """
 
 import time
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -60,7 +68,8 @@ class State:
         self.risk = risk.new_state(capacity)
         self.actions = actions.new_state(capacity)
         self.alerts = alerts.new_state(capacity)
-        self.hidden = np.zeros((capacity, hidden_size), np.float32)
+        self.hidden = np.zeros((capacity, hidden_size), np.float32)  # as wide as the widest forecaster so far needs
+        self.forecaster = np.zeros(capacity, np.uint64)  # snapshots.fingerprint of the one that made `hidden`
         self.changed = np.zeros(capacity, np.bool_)  # since the last capture
 
     def grow(self, instruments: int) -> None:
@@ -72,6 +81,12 @@ class State:
             new = np.zeros((max(instruments, 2 * capacity), *old.shape[1:]), old.dtype)
             new[:capacity] = old
             setattr(self, name, new)
+
+    def widen(self, hidden_size: int) -> None:
+        """Make room for so many numbers of a forecaster."""
+        missing = hidden_size - self.hidden.shape[1]
+        if missing > 0:
+            self.hidden = np.pad(self.hidden, ((0, 0), (0, missing)))
 
     def copy(self, slots: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Copies of some rows of every array that results depend on."""
@@ -115,7 +130,7 @@ class Restored(NamedTuple):
     """What a pipeline took from snapshots."""
 
     instruments: int
-    without_hidden: int  # of them came without the forecaster's state: another model made it
+    without_hidden: int  # of them carry the state of another forecaster than is in force
     next_offset: int  # all ticks of the partition below it are included
 
 
@@ -138,6 +153,8 @@ class Pipeline:
         self.state: Final = State(models.hidden_size)
         self._undo = np.empty(0, np.int64), dict[str, NDArray[Any]]()
         self._models = models
+        self._forecaster = np.uint64(snapshots.fingerprint(models.names[0]))
+        self._successors: deque[tuple[int, Models]] = deque()  # first offset, models, in order
         self._rules = feature_rules(settings)
         self._conformal_rules = ConformalRules(*msgspec.structs.astuple(settings.conformal))
         self._risk_rules = RiskRules(*msgspec.structs.astuple(settings.risk))
@@ -153,6 +170,29 @@ class Pipeline:
         self._scratch = packing.new_scratch(FIRST_CAPACITY)
         self._silence = Silence(settings.alerts.stale_seconds, settings.alerts.gap_ratio)
 
+    @property
+    def models(self) -> tuple[str, str, str]:
+        """name@version of forecaster, critic and policy in force."""
+        return self._models.names
+
+    def succeed(self, next_offset: int, successors: Iterable[tuple[int, Models]]) -> None:
+        """Let other models be in force from an offset on, or several one after the other.
+
+        Parameters
+        ----------
+        next_offset
+            All ticks below it are processed, and none from it on. Successors that were told before and begin behind it
+            are forgotten.
+        successors
+            First offset, none below `next_offset`, and models.
+        """
+        self._begin(next_offset)
+        self._successors = deque(successors)
+
+    def _begin(self, next_offset: int) -> None:
+        while self._successors and self._successors[0][0] <= next_offset:
+            self._use(self._successors.popleft()[1])
+
     def process(self, chunk: Chunk, timestamp_ms: int) -> Output:
         """Answer every message of a chunk.
 
@@ -166,6 +206,26 @@ class Pipeline:
         Whatever fails in here, the state is put back, and the halves of the chunk are tried, and their halves. So the
         tick that cannot be computed is found and refused as `internal`, and all others are answered.
         """
+        parts = []
+        for first, models in list(self._successors):
+            row = bisect_left(chunk.offsets, first)
+            if row == len(chunk.offsets):
+                break
+            if row:
+                parts.append(self._attempt(_part(chunk, slice(None, row)), timestamp_ms))
+                chunk = _part(chunk, slice(row, None))
+            self._use(models)
+            self._successors.popleft()
+        last = self._attempt(chunk, timestamp_ms)
+        return _joined([*parts, last]) if parts else last
+
+    def _use(self, models: Models) -> None:
+        self._models = models
+        self._forecaster = np.uint64(snapshots.fingerprint(models.names[0]))
+        self.state.widen(models.hidden_size)
+        self._encoder.set_models(models.names)
+
+    def _attempt(self, chunk: Chunk, timestamp_ms: int) -> Output:
         self._undo = np.empty(0, np.int64), {}
         try:
             return self._process(chunk, timestamp_ms)
@@ -179,7 +239,7 @@ class Pipeline:
                 return _faulty(chunk, error)
         middle = len(chunk.offsets) // 2
         halves = _part(chunk, slice(None, middle)), _part(chunk, slice(middle, None))
-        return _joined([self.process(half, timestamp_ms) for half in halves])
+        return _joined([self._attempt(half, timestamp_ms) for half in halves])
 
     def _process(self, chunk: Chunk, timestamp_ms: int) -> Output:
         clock = Stopwatch()
@@ -248,7 +308,7 @@ class Pipeline:
         slots = np.flatnonzero(self.state.changed)
         self.state.changed[:] = False
         names = [self.instruments.names[slot] for slot in slots.tolist()]
-        return Captured(names, self.state.copy(slots), next_offset, self._models.names[0])
+        return Captured(names, self.state.copy(slots), next_offset)
 
     def restore(self, stored: Sequence[Stored], topic: str) -> Restored:
         """Take up the state of snapshots, before the first tick.
@@ -265,8 +325,11 @@ class Pipeline:
         WorkerFailed
             If they are more than `worker.max_symbols`.
         """
-        without_hidden, next_offset = 0, 0
-        for names, rows in snapshots.read(stored, topic, self.partition):
+        tables = snapshots.read(stored, topic, self.partition)
+        next_offset = max((int(rows["next_offset"].max()) for _, rows in tables), default=0)
+        self._begin(next_offset)
+        without_hidden = 0
+        for names, rows in tables:
             try:
                 slots = np.array([self.instruments.add(*name) for name in names], np.int64)
             except BadMessage as error:
@@ -274,8 +337,11 @@ class Pipeline:
                     f"topic {topic}, partition {self.partition} holds {len(stored)} instruments: {error.rule}"
                 ) from None
             self._grow()
-            without_hidden += snapshots.fill(vars(self.state), slots, rows, self._models.names[0])
-            next_offset = max(next_offset, int(rows["next_offset"].max()))
+            self.state.widen(rows["hidden"].shape[1])
+            snapshots.fill(vars(self.state), slots, rows)
+            if rows["hidden"].shape[1] < self._models.hidden_size:
+                self.state.forecaster[slots] = 0  # another one, whatever it was called
+            without_hidden += int((self.state.forecaster[slots] != self._forecaster).sum())
         return Restored(len(stored), without_hidden, next_offset)
 
     def stale(self, now_ms: int) -> list[Alert]:
@@ -294,9 +360,8 @@ class Pipeline:
         if not len(slot):
             return _NOTHING, np.empty(0)
         packed = packing.pack(slot, self._scratch)
-        hidden = self.state.hidden[packed.slots]
-        inference = self._models.run(columns.features, columns.window, packed, hidden)
-        self.state.hidden[packed.slots] = inference.hidden
+        inference = self._models.run(columns.features, columns.window, packed, self._carried(packed.slots))
+        self._carry(packed.slots, inference.hidden)
         anomaly = np.interp(inference.score, *self._models.calibration)
         return inference, anomaly
 
@@ -316,6 +381,17 @@ class Pipeline:
             self._rules.session_gap_ns,
         )
         return round_significant(forecast), shortfall
+
+    def _carried(self, slots: NDArray[Any]) -> NDArray[np.float32]:
+        hidden = self.state.hidden[slots, : self._models.hidden_size]
+        hidden[self.state.forecaster[slots] != self._forecaster] = 0.0
+        return hidden
+
+    def _carry(self, slots: NDArray[Any], hidden: NDArray[np.float32]) -> None:
+        width = hidden.shape[1]
+        self.state.hidden[slots, :width] = hidden
+        self.state.hidden[slots, width:] = 0.0
+        self.state.forecaster[slots] = self._forecaster
 
     def _alerts(self, results: Results, columns: FeatureColumns, anomaly: NDArray[np.float64]) -> list[Alert]:
         events = alerts.compute(

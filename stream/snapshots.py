@@ -5,8 +5,9 @@ the partition below `next_offset`. Its layout is written down here, field by fie
 worker computes with, so that those may change: reading copies by name, a field that is new stays as in a fresh
 instrument, one that is gone is dropped. A changed layout gets a number of its own, and old numbers stay readable.
 
-A layout, all little-endian, without padding: `magic`, `version`, `hidden_size`, `next_offset`, `forecaster`, then the
-parts of the state with the part's name before each field, `hidden`, and `crc`, a CRC-32C of everything before it.
+A layout, all little-endian, without padding: `magic`, `version`, `hidden_size`, `next_offset`, `forecaster` (which one
+made the hidden state: that of the instrument's last answered tick), then the parts of the state with the part's name
+before each field, `hidden`, and `crc`, a CRC-32C of everything before it.
 
 A snapshot has 2,600 bytes with a hidden state of 32 numbers. `python -m tests.benchmark.checkpoints`, one core of a
 2-core virtual machine that others were using too: writing 10,000 of them takes the worker some 7 us each, copying,
@@ -119,9 +120,8 @@ class Captured(NamedTuple):
     """A copy of the state of some instruments at one moment."""
 
     names: Sequence[Instrument]  # [n] symbol, venue
-    state: Mapping[str, NDArray[Any]]  # each of PARTS and `hidden`: [n] rows
+    state: Mapping[str, NDArray[Any]]  # each of PARTS, `hidden` and `forecaster`: [n] rows
     next_offset: int  # all ticks of the partition below it are included
-    forecaster: str  # name@version of the model that made `hidden`
 
 
 class Stored(NamedTuple):
@@ -172,7 +172,7 @@ def write(captured: Captured, group: str, first: int = 0, last: int | None = Non
     hidden = captured.state["hidden"][piece]
     rows = np.zeros(len(names), layout(VERSION, hidden.shape[1]))
     rows["magic"], rows["version"], rows["hidden_size"] = MAGIC, VERSION, hidden.shape[1]
-    rows["next_offset"], rows["forecaster"] = captured.next_offset, fingerprint(captured.forecaster)
+    rows["next_offset"], rows["forecaster"] = captured.next_offset, captured.state["forecaster"][piece]
     rows["hidden"] = hidden
     for part in PARTS:
         state = captured.state[part][piece]
@@ -238,28 +238,18 @@ def _instrument(stored_key: bytes) -> Instrument:
     return symbol, venue
 
 
-def fill(state: Mapping[str, NDArray[Any]], slots: NDArray[np.int64], rows: NDArray[np.void], forecaster: str) -> int:
+def fill(state: Mapping[str, NDArray[Any]], slots: NDArray[np.int64], rows: NDArray[np.void]) -> None:
     """Copy snapshots into the rows `slots` of a state, whose fields they do not have stay as they are.
 
-    The hidden state makes sense to the model that made it only: where that was another, it is left alone.
-
-    Returns
-    -------
-    int
-        How many instruments came without their hidden state.
+    The state's `hidden` must be as wide as theirs at least.
     """
     names = set(rows.dtype.names or ())
     for part in PARTS:
         for name in state[part].dtype.names or ():
             if f"{part}.{name}" in names:
                 _copy(state[part][name], slots, rows[f"{part}.{name}"], name == "window")
-    hidden = state["hidden"]
-    fits = rows["forecaster"] == fingerprint(forecaster)
-    if rows["hidden"].shape[1] != hidden.shape[1]:
-        fits[:] = False
-    else:
-        hidden[slots[fits]] = rows["hidden"][fits]
-    return int(len(rows) - fits.sum())
+    state["hidden"][slots, : rows["hidden"].shape[1]] = rows["hidden"]
+    state["forecaster"][slots] = rows["forecaster"]
 
 
 def _copy(into: NDArray[Any], slots: NDArray[np.int64], values: NDArray[Any], is_window: bool) -> None:

@@ -33,7 +33,7 @@ class Checkpoint(NamedTuple):
     topic: str  # of the snapshots
     pieces: Iterable[list[Record]]  # of a size that does not hold the loop up
     ticks: TopicPartition
-    offset: int
+    offset: int | None  # None: what was committed stays so
     timestamp_ms: int
 
 
@@ -151,7 +151,8 @@ class Transactions(Publisher):
         # aiokafka would commit what it could send and leave out what was refused.
         await asyncio.gather(*self._open)
         assert self._producer is not None
-        await self._producer.send_offsets_to_transaction({checkpoint.ticks: checkpoint.offset}, self._group)
+        if checkpoint.offset is not None:
+            await self._producer.send_offsets_to_transaction({checkpoint.ticks: checkpoint.offset}, self._group)
         await self._producer.commit_transaction()
         self._in_transaction = False
         self._open.clear()

@@ -3,12 +3,18 @@
 Ticks are computed from the beginning of their partition, for results depend on all that came before; compared is a
 range of them. Everything below the committed offset was promised, so the range ends there unless told otherwise.
 
+Each tick is computed with the models that its results name, the first that were published where there are several: a
+worker that swaps its models says so in its results. So the folder of models must hold every version that is named.
+
 Not compared, for ticks alone do not make them: alerts of silence (`stale`), which need a clock, and ticks that were
 refused as `internal`, whose alerts tell of a fault. Such a tick is left out of the computation, as it was then.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -19,14 +25,18 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from confluent_kafka import KafkaError as LibrdkafkaError
 from numpy.typing import NDArray
 
-from stream import clients, messages, topics
+from stream import clients, inference, messages, topics
 from stream.config import Cluster, Settings
 from stream.decoding import Chunk
 from stream.errors import BrokerUnreachable, TapewatchError
+from stream.inference import Models
+from stream.library import Library
 from stream.pipeline import Output, Pipeline
 from stream.publisher import rejected_record
+from stream.succession import Names
 
 MakePipeline = Callable[[int], Pipeline]
+LoadModels = Callable[[Names], Models]
 Offsets = Mapping[int, int]
 """Partition -> offset."""
 
@@ -61,6 +71,7 @@ class Report(msgspec.Struct):
     answered: int  # of them accepted
     topics: dict[str, Tally]  # by role: predictions, risk, actions, alerts, rejected
     internal: int = 0  # ticks refused as internal
+    models: list[str] = []  # name@version of all that answered, as the results name them
     first_difference: str = ""
 
     @property
@@ -77,6 +88,13 @@ class Head(msgspec.Struct):
     offset: int
 
 
+class NamedHead(msgspec.Struct):
+    """Which tick a result answers, and what made it."""
+
+    offset: int
+    model: str
+
+
 class AlertHead(msgspec.Struct):
     """Which tick an alert belongs to."""
 
@@ -86,6 +104,7 @@ class AlertHead(msgspec.Struct):
 
 
 _head: Final = msgspec.json.Decoder(Head).decode
+_named_head: Final = msgspec.json.Decoder(NamedHead).decode
 _alert_head: Final = msgspec.json.Decoder(AlertHead).decode
 
 # --- What the ticks call for ----------------------------------------------------------------------------------------
@@ -138,6 +157,53 @@ def fingerprint(*parts: bytes | None) -> int:
         digest.update(b"-" if part is None else b"%d:" % len(part))
         digest.update(part or b"")
     return int.from_bytes(digest.digest(), "little") or 1
+
+
+# --- The models that answered ---------------------------------------------------------------------------------------
+
+
+class Named:
+    """Which model the results of one head name, for the ticks below an offset."""
+
+    def __init__(self, last: int) -> None:
+        self._code = np.zeros(max(0, last), np.int16)  # 0: none
+        self._names = [""]
+
+    def add(self, offset: int, name: str) -> None:
+        """A published result. Of several for one tick the first one counts."""
+        if 0 <= offset < len(self._code) and not self._code[offset]:
+            if name not in self._names:
+                self._names.append(name)
+            self._code[offset] = self._names.index(name)
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return self._names[1:]
+
+    def changes(self) -> list[tuple[int, str]]:
+        """Offset of the first tick that names a model, and of each that names another than the one before."""
+        named = np.flatnonzero(self._code)
+        new = np.flatnonzero(np.diff(self._code[named], prepend=0))
+        return [(offset, self._names[self._code[offset]]) for offset in named[new].tolist()]
+
+
+def runs(forecaster: Named, critic: Named, policy: Named) -> list[tuple[int, Names]]:
+    """Offset of the first tick and names of each run of ticks with the same models, in order.
+
+    A tick that lacks a result has the name of the one before; none where some head is never named.
+    """
+    changes = [head.changes() for head in (forecaster, critic, policy)]
+    if not all(changes):
+        return []
+    first, second, third = (of[0][1] for of in changes)
+    now, begun = [first, second, third], {0: (first, second, third)}
+    for offset, head, name in sorted(
+        (offset, head, name) for head, of in enumerate(changes) for offset, name in of[1:]
+    ):
+        now[head] = name
+        begun[offset] = now[0], now[1], now[2]
+    return sorted(begun.items())
 
 
 # --- What was published ---------------------------------------------------------------------------------------------
@@ -239,10 +305,13 @@ class Topic:
 class Verification:
     """Of some partitions, one after the other."""
 
-    def __init__(self, settings: Settings, make_pipeline: MakePipeline, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, make_pipeline: MakePipeline, load: LoadModels, tell: Callable[[str], None]
+    ) -> None:
         names = settings.topics
         self._settings = settings
         self._make_pipeline = make_pipeline
+        self._load = load
         self._tell = tell
         self._topics = Topic(settings.cluster)
         self._results = {"predictions": names.predictions, "risk": names.risk, "actions": names.actions}
@@ -303,12 +372,24 @@ class Verification:
 
     def _outputs(self, partition: int, last: int, refused: frozenset[int]) -> Iterator[tuple[Chunk, Output]]:
         pipeline, size = self._make_pipeline(partition), self._settings.worker.chunk_ticks
+        pipeline.succeed(0, [(first, self._load(names)) for first, names in self._named(partition, last)])
         for records in self._topics.read(self._settings.topics.ticks, partition, last):
             kept = [record for record in records if record.offset() not in refused]
             for at in range(0, len(kept), size):
                 part = kept[at : at + size]
                 chunk = Chunk(partition, [r.offset() for r in part], [r.key() for r in part], [r.value() for r in part])
                 yield chunk, pipeline.process(chunk, 0)
+
+    def _named(self, partition: int, last: int) -> list[tuple[int, Names]]:
+        """The models that the results of ticks below `last` name, and the first tick of each run of them."""
+        named = [Named(last), Named(last), Named(last)]
+        for topic, head in zip(self._results.values(), named, strict=True):
+            for record in self._records(topic, partition):
+                with contextlib.suppress(msgspec.MsgspecError):  # the comparison tells of it
+                    answer = _named_head(record.value() or b"")
+                    head.add(answer.offset, answer.model)
+        self.report.models = sorted({*self.report.models, *(name for head in named for name in head.names)})
+        return runs(*named)
 
     def _compare(
         self,
@@ -408,6 +489,7 @@ def _text(value: bytes) -> str:
 def verify(
     settings: Settings,
     make_pipeline: MakePipeline,
+    load: LoadModels,
     start: Offsets | None = None,
     stop: Offsets | None = None,
     tell: Callable[[str], None] = lambda line: None,
@@ -419,7 +501,9 @@ def verify(
     settings
         As the workers have them, rules and topics alike.
     make_pipeline
-        Makes the pipeline of a partition, with the models that the workers have.
+        Makes the pipeline of a partition.
+    load
+        Gives the models that results name.
     start
         First tick to compare; None: all partitions from their beginning, else those named only.
     stop
@@ -433,7 +517,7 @@ def verify(
         If a topic cannot be read, or its oldest ticks are gone.
     """
     topics.partitions_of(settings.cluster, topics.streams(settings.topics))
-    verification = Verification(settings, make_pipeline, tell)
+    verification = Verification(settings, make_pipeline, cache(load), tell)
     try:
         partitions = verification.partitions()
         _check_partitions({**(start or {}), **(stop or {})}, partitions, settings.topics.ticks)
@@ -480,6 +564,8 @@ def show(report: Report) -> str:
         f"duplicated {tally.duplicated:,}  out of order {tally.unordered:,}"
         for role, tally in report.topics.items()
     ]
+    if report.models:
+        lines.append(f"  answered by {', '.join(report.models)}")
     if report.internal:
         lines.append(f"  {report.internal:,} ticks were refused as internal and left out")
     if report.first_difference:
@@ -488,16 +574,33 @@ def show(report: Report) -> str:
     return "\n".join(lines)
 
 
-def run(
-    settings: Settings, make_pipeline: MakePipeline, start: Offsets | None, stop: Offsets | None, json: bool
-) -> int:
-    """`tapewatch verify`; the exit status is 1 if anything is wrong."""
-    report = verify(settings, make_pipeline, start, stop, _progress())
+def run(settings: Settings, start: Offsets | None, stop: Offsets | None, json: bool) -> int:
+    """`tapewatch verify`; the exit status is 1 if anything is wrong.
+
+    Raises
+    ------
+    TapewatchError
+        As `verify` does, and if a model that results name is not in the folder of models.
+    """
+    report = verify(settings, *with_models(settings), start, stop, _progress())
     if json:
         click.echo(messages.encode(msgspec.to_builtins(report) | {"ok": report.ok}).decode())
     else:
         click.echo(show(report))
     return 0 if report.ok else 1
+
+
+def with_models(settings: Settings) -> tuple[MakePipeline, LoadModels]:
+    """What `verify` needs of the models in the folder that the settings name.
+
+    Raises
+    ------
+    ModelMismatch
+        If there are none that fit.
+    """
+    folder = Path(settings.worker.models)
+    newest = Library(folder).newest
+    return lambda partition: Pipeline(settings, newest, partition), partial(inference.load_named, folder)
 
 
 def _progress() -> Callable[[str], None]:

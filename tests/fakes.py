@@ -20,6 +20,7 @@ class FakeModels:
     """
 
     names = ("fake@1", "fake@1", "fake@1")
+    digests = ("", "", "")
     hidden_size = 4
     calibration = (np.array([0.0, 1.0]), np.array([1e-6, 1.0 - 1e-6]))
 

@@ -28,12 +28,12 @@ def main() -> int:
     command = (
         f"python -m tests.chaos --kills {options.kills} --rate {options.rate:g} --delivery {options.delivery} "
         f"--workers {options.workers} --partitions {options.partitions} --seed {seed}"
-        f"{' --without-snapshots' * options.without_snapshots}"
+        f" --swaps {options.swaps}{' --without-snapshots' * options.without_snapshots}"
     )
     console, progress = Console(), Console(stderr=True)
     console.width = max(console.width, WIDTH)
     progress.print(command, highlight=False)
-    faults = plan.make(seed, options.kills, options.workers)
+    faults = plan.with_swaps(plan.make(seed, options.kills, options.workers), seed, options.swaps)
     wanted = Options(
         seed,
         command,
@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, metavar="S", help="repeats the faults of an earlier run")
     parser.add_argument("--workers", type=_count, default=2, metavar="N", help="beside one that joins and leaves")
     parser.add_argument("--partitions", type=_count, default=4, metavar="N", help="of each topic (default 4)")
+    parser.add_argument("--swaps", type=int, default=3, metavar="N", help="new versions of models (default 3)")
     parser.add_argument("--without-snapshots", action="store_true", help="must fail: the control of the harness itself")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the workers' output there")

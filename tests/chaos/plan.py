@@ -5,11 +5,12 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
-Kind = Literal["kill", "terminate", "freeze", "broker", "join"]
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+Kind = Literal["kill", "terminate", "freeze", "broker", "join", "swap"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)[:-1]
 """A kill -9 of a worker; SIGTERM; SIGSTOP beyond its session; a kill -9 of Kafka; one more worker for a while."""
 
 BROKER: Final = -1  # the target of a fault that strikes no worker
+MODELS: Final = -2  # of a swap: a new version in the folder of models of all workers, at any time among the faults
 SESSION_SECONDS: Final = 10.0  # of a worker in its group: app.SESSION_SECONDS
 GAP_SECONDS: Final = (1.0, 7.0)  # from the beginning of a fault to that of the next
 SETTLE_SECONDS: Final = 5.0  # after its end nothing strikes the same target: long enough for a worker to join
@@ -72,6 +73,14 @@ def make(seed: int, count: int, workers: int) -> list[Fault]:
         faults.append(Fault(round(now, 3), kind, target, round(chance.uniform(*LENGTHS[kind]), 3)))
         free[target] = faults[-1].end + SETTLE_SECONDS
     return faults
+
+
+def with_swaps(faults: list[Fault], seed: int, count: int) -> list[Fault]:
+    """The faults, and `count` swaps of models anywhere among them; the faults stay as they are."""
+    chance = random.Random(f"swaps {seed}")
+    first, last = faults[0].at, max(fault.end for fault in faults)
+    swaps = [Fault(round(chance.uniform(first, last), 3), "swap", MODELS, 0.0) for _ in range(count)]
+    return sorted([*faults, *swaps], key=lambda fault: fault.at)
 
 
 def _targets(kind: Kind, workers: int) -> list[int]:

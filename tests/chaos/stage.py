@@ -1,6 +1,7 @@
 """A run from its first tick to its verdict: Kafka, the workers, the load, and who strikes them when."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -10,19 +11,20 @@ from typing import Final, Literal, NamedTuple
 
 from confluent_kafka import KafkaException
 
-from stream import clients, inference, topics
+from stream import clients, topics
 from stream.broker import KafkaBroker
-from stream.config import Settings, Topics, Worker
+from stream.config import DEFAULT_MODELS, Settings, Topics, Worker
 from stream.errors import TapewatchError
-from stream.pipeline import Pipeline
-from stream.verify import Report, Topic, fingerprint, verify
+from stream.verify import Report, Topic, fingerprint, verify, with_models
 from tests.benchmark import machine
+from tests.bundles import CHANGE, add_version
 from tests.chaos.crew import Crew
 from tests.chaos.load import Load, Memory
 from tests.chaos.plan import Event, Fault, timeline
 from tests.chaos.verdict import Kept, Verdict, compare
 
 LOOK_SECONDS: Final = 0.1
+POLL_SECONDS: Final = 0.5  # of the folder of models
 TAIL_SECONDS: Final = 2.0  # of load after the last fault
 FIRST_SECONDS: Final = 60.0  # the first ticks are committed by then, or something is wrong before any fault
 PATIENCE_SECONDS: Final = 60.0  # without anything being committed, at the end
@@ -51,11 +53,19 @@ def run(options: Options, folder: Path, stop: threading.Event, tell: Tell) -> Ve
     TapewatchError
         If Kafka does not start or does not come back, or no tick is ever committed.
     """
+    models = Path(shutil.copytree(DEFAULT_MODELS, folder / "models"))
     with KafkaBroker() as broker:
         settings = Settings(
             broker=broker.address,
             topics=Topics(partitions=options.partitions),
-            worker=Worker(group="chaos", port=0, delivery=options.delivery, snapshots=options.snapshots),
+            worker=Worker(
+                group="chaos",
+                port=0,
+                delivery=options.delivery,
+                snapshots=options.snapshots,
+                models=str(models),
+                models_poll_seconds=POLL_SECONDS,
+            ),
         )
         topics.create(settings)
         with Crew(settings, folder) as crew:
@@ -73,6 +83,7 @@ class _Stage:
         self._stop = stop
         self._tell = tell
         self._load = Load(settings, options.rate)
+        self._swapped = 0
         shared = f"{os.cpu_count()}, shared by workers, broker, load and verdict"
         self._machine = machine.describe() | {"cores": shared}
 
@@ -124,7 +135,7 @@ class _Stage:
 
     def _do(self, event: Event, now: float) -> None:
         fault = event.fault
-        whom = "broker" if fault.kind == "broker" else f"{fault.kind} worker {fault.target}"
+        whom = fault.kind if fault.target < 0 else f"{fault.kind} worker {fault.target}"
         self._tell(f"{now:7.1f} s  {whom}: {'begins' if event.begins else 'is over'}")
         match fault.kind, event.begins:
             case "kill", True:
@@ -140,10 +151,20 @@ class _Stage:
                 self._crew.signal(fault.target, signal.SIGSTOP if event.begins else signal.SIGCONT)
             case "join", False:
                 self._crew.signal(fault.target, signal.SIGTERM)
+            case "swap", True:
+                self._swap()
             case "broker", True:
                 self._broker.kill()
             case "broker", False:
                 self._broker.start()
+
+    def _swap(self) -> None:
+        """A new version of one of the models, each in its turn, for all workers."""
+        models = Path(self._settings.worker.models)
+        name = sorted(folder.name for folder in models.iterdir())[self._swapped % 3]
+        version = 2 + self._swapped // 3
+        add_version(models, name, str(version), CHANGE**version)
+        self._swapped += 1
 
     def _committed(self) -> int:
         """Messages below the committed offsets."""
@@ -190,7 +211,6 @@ class _Stage:
     def _verify(self) -> Report:
         self._tell("verifying")
         settings = self._settings
-        models = inference.load(Path(settings.worker.models))
         reader = Topic(settings.cluster)
         try:
             ends = {
@@ -198,7 +218,7 @@ class _Stage:
             }
         finally:
             reader.close()
-        return verify(settings, lambda partition: Pipeline(settings, models, partition), stop=ends)
+        return verify(settings, *with_models(settings), stop=ends)
 
 
 def kept(settings: Settings, memory: Memory) -> Kept:

@@ -5,7 +5,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from stream.config import Settings
 from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results
 from stream.decoding import Chunk, Instruments, Rejected
 from stream.errors import TapewatchError
+from stream.inference import Models
 from stream.messages import Alert
 from stream.metrics import Metrics
 from stream.pipeline import Output, Restored
@@ -53,7 +54,16 @@ class EchoPipeline:
 
     def capture(self, next_offset: int) -> Captured:
         """There is no state here."""
-        return Captured([], {"hidden": np.zeros((0, 0))}, next_offset, "")
+        return Captured([], {"hidden": np.zeros((0, 0)), "forecaster": np.zeros(0, np.uint64)}, next_offset)
+
+    @property
+    def models(self) -> tuple[str, str, str]:
+        """There are no models here."""
+        return "", "", ""
+
+    def succeed(self, next_offset: int, successors: Iterable[tuple[int, Models]]) -> None:
+        """There are no models here."""
+        raise NotImplementedError
 
     def restore(self, stored: Sequence[Stored], topic: str) -> Restored:
         """There is no state here."""

@@ -16,6 +16,7 @@ from tests.chaos.verdict import OUR_ERROR
 
 Eventually = Callable[..., None]
 
+SWAPS = 3  # one of each model
 FAULTS = 5  # one of each kind; with these seeds within 17 s
 RATE = 1000  # messages a second: enough to have some in every worker's hands, and left over for the other tests
 
@@ -24,7 +25,18 @@ RATE = 1000  # messages a second: enough to have some in every worker's hands, a
 @pytest.mark.parametrize(("delivery", "seed"), [("at_least_once", 605), ("exactly_once", 124)])
 def test_nothing_is_lost_or_wrong_whatever_is_killed(delivery: str, seed: int, tmp_path: Path) -> None:
     file = tmp_path / "chaos.json"
-    options = ["--kills", str(FAULTS), "--rate", str(RATE), "--delivery", delivery, "--seed", str(seed)]
+    options = [
+        "--kills",
+        str(FAULTS),
+        "--swaps",
+        str(SWAPS),
+        "--rate",
+        str(RATE),
+        "--delivery",
+        delivery,
+        "--seed",
+        str(seed),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", *options, "--json", str(file), "--keep", str(tmp_path)],
         cwd=ROOT,
@@ -35,7 +47,8 @@ def test_nothing_is_lost_or_wrong_whatever_is_killed(delivery: str, seed: int, t
     assert done.returncode == 0, f"seed {seed}: {done.stdout}{done.stderr}"
     found = json.loads(file.read_bytes())
     assert found["ok"]
-    assert len(found["faults"]) == FAULTS
+    assert len(found["faults"]) == FAULTS + SWAPS
+    assert found["report"]["models"] == ["dqn@1", "dqn@2", "gru@1", "gru@2", "wgan@1", "wgan@2"]
     assert found["kept"]["acknowledged"] == found["sent"] > 10 * RATE
     tallies = found["report"]["topics"]
     assert tallies["predictions"]["found"] + tallies["rejected"]["found"] == found["sent"]

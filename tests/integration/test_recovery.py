@@ -25,7 +25,7 @@ from stream.errors import ConfigError
 from stream.inference import Models
 from stream.messages import decode_alert, decode_risk, encode
 from stream.pipeline import Pipeline
-from stream.verify import Report, verify
+from stream.verify import LoadModels, MakePipeline, Report, verify
 from tests.fakes import FakeModels
 from tests.integration.test_worker import own_worker
 from tests.ticks import SECOND, START_NS, message
@@ -108,14 +108,15 @@ def said(child: Child, text: str) -> bool:
     return text in child.log.read_text(encoding="utf-8")
 
 
-def by_hand(settings: Settings) -> Callable[[int], Pipeline]:
-    """Makes pipelines as those of the workers."""
-    return lambda partition: Pipeline(settings, cast(Models, FakeModels()), partition)
+def by_hand(settings: Settings) -> tuple[MakePipeline, LoadModels]:
+    """Pipelines and models as those of the workers."""
+    models = cast(Models, FakeModels())
+    return lambda partition: Pipeline(settings, models, partition), lambda names: models
 
 
 def verified(settings: Settings, ticks: int) -> Report:
     """What `tapewatch verify` finds; everything must be there and right."""
-    report = verify(settings, by_hand(settings))
+    report = verify(settings, *by_hand(settings))
     assert report.ok, report
     assert report.ticks == ticks
     assert report.topics["rejected"].expected >= ticks // 50
@@ -137,7 +138,7 @@ def tamper(settings: Settings) -> None:
     for changed in (value, value.replace(b'"level":"normal"', b'"level":"critical"')):
         producer.produce(topic, key=record.key(), value=changed, partition=0)
         producer.flush()
-        report = verify(settings, by_hand(settings), {0: 0}, {0: 100})
+        report = verify(settings, *by_hand(settings), {0: 0}, {0: 100})
         if changed == value:
             assert report.topics[role].duplicated >= 1
             assert report.ok == (settings.worker.delivery == "at_least_once")

@@ -41,6 +41,16 @@ def test_five_faults_are_one_of_each_kind(seed: int) -> None:
     assert [fault.target for fault in faults if fault.kind == "join"] == [2]
 
 
+def test_swaps_lie_among_the_faults_and_move_none() -> None:
+    faults = plan.make(5, 6, 2)
+    both = plan.with_swaps(faults, 5, 4)
+    swaps = [fault for fault in both if fault.kind == "swap"]
+    assert [fault for fault in both if fault.kind != "swap"] == faults
+    assert len(swaps) == 4
+    assert all(faults[0].at <= swap.at <= max(fault.end for fault in faults) for swap in swaps)
+    assert both == plan.with_swaps(faults, 5, 4)
+
+
 def test_faults_of_different_targets_overlap() -> None:
     faults = plan.make(1, 50, 3)
     assert any(fault.end > later.at for fault, later in itertools.pairwise(faults))

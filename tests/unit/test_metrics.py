@@ -183,8 +183,8 @@ def test_forgotten_partition_leaves_nothing_but_its_counts() -> None:
 
 def test_new_models_take_the_place_of_the_old() -> None:
     metrics = Metrics()
-    metrics.models({"forecaster": "gru@1", "critic": "gan@1"})
-    metrics.models({"forecaster": "gru@2", "critic": "gan@1"})
+    metrics.models([("forecaster", "gru@1"), ("critic", "gan@1")])
+    metrics.models([("forecaster", "gru@2"), ("critic", "gan@1")])
     assert read(metrics, "model_info", head="forecaster", model="gru@2") == 1
     assert read(metrics, "model_info", head="forecaster", model="gru@1") is None
 

@@ -131,8 +131,9 @@ def test_a_layout_of_a_later_release_is_refused() -> None:
 def test_the_hidden_state_of_another_forecaster_is_left_out(models: FakeModels) -> None:
     one, two = fed(["A", "B"]), pipeline(models)
     assert two.restore(stored(one), "state") == (2, 2, 20)
-    assert not two.state.hidden.any()
     np.testing.assert_array_equal(two.state.features[:2], one.state.features[:2])
+    two.process(chunk([message(exchange_ns=START_NS + 99 * SECOND)], first=40)._replace(partition=3), 1)
+    assert two.state.hidden[0].tolist() == [1.0, *[0.0] * (models.hidden_size - 1)]  # it has seen one tick
 
 
 def test_more_instruments_than_allowed_are_refused() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stream.verify import Comparison, Report, Tally, fingerprint, parse, show
+from stream.verify import Comparison, Named, Report, Tally, fingerprint, parse, runs, show
 
 FIRST = 100
 WANTED = np.array([11, 0, 13, 14], np.uint64)  # the tick at 101 calls for nothing
@@ -67,6 +67,33 @@ def test_parts_of_a_record_are_not_mixed_up() -> None:
     assert (
         len({fingerprint(b"ab", b"c"), fingerprint(b"a", b"bc"), fingerprint(None, b"abc"), fingerprint(b"abc")}) == 4
     )
+
+
+def named(*answers: tuple[int, str]) -> Named:
+    head = Named(100)
+    for answer in answers:
+        head.add(*answer)
+    return head
+
+
+def test_ticks_are_computed_with_the_models_that_their_results_name() -> None:
+    forecaster = named((3, "f@1"), (10, "f@1"), (20, "f@2"), (21, "f@2"), (30, "f@1"))
+    critic = named((5, "c@1"), (20, "c@1"), (25, "c@2"))
+    policy = named((3, "p@1"))
+    assert runs(forecaster, critic, policy) == [
+        (0, ("f@1", "c@1", "p@1")),
+        (20, ("f@2", "c@1", "p@1")),
+        (25, ("f@2", "c@2", "p@1")),
+        (30, ("f@1", "c@2", "p@1")),
+    ]
+
+
+def test_of_two_results_for_a_tick_the_first_names_the_model() -> None:
+    assert named((1, "f@1"), (2, "f@1"), (1, "f@2"), (200, "f@3"), (-1, "f@3")).changes() == [(1, "f@1")]
+
+
+def test_without_results_of_a_head_no_model_is_named() -> None:
+    assert runs(named(), named((1, "c@1")), named((1, "p@1"))) == []
 
 
 def test_offsets_are_read() -> None:

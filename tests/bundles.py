@@ -1,0 +1,39 @@
+"""Versions of a bundle for tests: copies of one that ships, with other weights, so that their results differ."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+CHANGE = 1.001  # of the weights: answers differ, and stay sensible
+
+
+def add_version(models: Path, name: str, version: str, change: float = CHANGE) -> Path:
+    """Make models/name/version from version 1, with all its matrices multiplied by `change`; gives the folder."""
+    content = changed(models / name / "1" / "model.onnx", change)
+    return add_bundle(models, name, version, content, sha256=hashlib.sha256(content).hexdigest())
+
+
+def add_bundle(models: Path, name: str, version: str, content: bytes, **card: Any) -> Path:
+    """Make models/name/version with such a graph and the card of version 1, changed; in the order of the rule."""
+    folder = models / name / version
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_bytes(content)
+    old = msgspec.json.decode((models / name / "1" / "card.json").read_bytes())
+    (folder / "card.json").write_bytes(msgspec.json.encode(old | {"version": version} | card))
+    return folder
+
+
+def changed(graph: Path, change: float) -> bytes:
+    """A graph with all its matrices multiplied by `change`."""
+    model = onnx.load(str(graph))
+    for value in model.graph.initializer:
+        array = numpy_helper.to_array(value)
+        if array.ndim >= 2 and array.dtype == np.float32:
+            value.CopyFrom(numpy_helper.from_array((array * np.float32(change)).astype(np.float32), value.name))
+    content: bytes = model.SerializeToString()
+    return content

@@ -1,0 +1,126 @@
+"""A new version of a model while the worker runs, and a kill around the swap: a real Kafka, the models that ship."""
+
+import shutil
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from stream import topics
+from stream.broker import free_ports
+from stream.children import Child
+from stream.config import DEFAULT_MODELS, ROOT, Settings
+from stream.messages import decode_prediction
+from stream.verify import verify, with_models
+from tests.benchmark.stand import environment
+from tests.bundles import add_version
+from tests.integration.test_recovery import Feed, committed, read, said
+from tests.integration.test_worker import own_worker
+
+Eventually = Callable[..., None]
+Start = Callable[[], Child]
+
+
+@pytest.fixture(params=["at_least_once", "exactly_once"])
+def settings(kafka_settings: Settings, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Two partitions, small chunks, a checkpoint every 200 ms, and a folder of models that is looked at as often."""
+    models = shutil.copytree(DEFAULT_MODELS, tmp_path / "models")
+    two = msgspec.structs.replace(kafka_settings.topics, partitions=2)
+    settings = own_worker(
+        msgspec.structs.replace(kafka_settings, topics=two),
+        delivery=request.param,
+        chunk_ticks=16,
+        models=str(models),
+        models_poll_seconds=0.2,
+    )
+    topics.create(settings)
+    return settings
+
+
+@pytest.fixture
+def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
+    """Starts workers, each with a port of its own."""
+    started: list[Child] = []
+
+    def run() -> Child:
+        worker = msgspec.structs.replace(settings.worker, port=free_ports(1)[0])
+        environ = environment(msgspec.structs.replace(settings, worker=worker))
+        command = [sys.executable, "-m", "stream.cli", "worker"]
+        started.append(Child(command, tmp_path / f"worker{len(started)}.log", environ, directory=ROOT))
+        return started[-1]
+
+    yield run
+    for child in started:
+        child.stop()
+
+
+def page(worker: Child) -> str:
+    """What Prometheus would scrape."""
+    address = worker.log.read_text(encoding="utf-8").split("metrics=")[1].split()[0]
+    with urllib.request.urlopen(address, timeout=5) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def forecasters(settings: Settings) -> dict[int, dict[int, str]]:
+    """Partition -> offset -> the forecaster that answered."""
+    found: dict[int, dict[int, str]] = {0: {}, 1: {}}
+    for result in map(decode_prediction, read(settings, settings.topics.predictions)):
+        before = found[result.partition].setdefault(result.offset, result.model)
+        assert before == result.model, f"tick {result.partition}:{result.offset} was answered by two models"
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_a_swap_and_a_kill_around_it_leave_every_tick_answered_by_the_version_it_names(
+    settings: Settings, start: Start, eventually: Eventually
+) -> None:
+    feed, models = Feed(settings), Path(settings.worker.models)
+
+    def fed_until(child: Child, text: str) -> None:
+        def there() -> bool:
+            feed.send(12)
+            return said(child, text)
+
+        eventually(there, 60.0)
+
+    feed.send(400)
+    first = start()
+    eventually(lambda: committed(settings) == feed.sent, 60.0)
+    assert 'tapewatch_model_info{head="forecaster",model="gru@1"} 1.0' in page(first)
+    add_version(models, "gru", "2")
+    fed_until(first, "swapped models")
+    first.kill()  # the results of the new version are out, its checkpoint need not be
+    feed.send(400)
+    add_version(models, "wgan", "2")  # waits in the folder for the worker that goes on with those in force
+    second = start()
+    fed_until(second, "to=gru@2,wgan@2,dqn@1")
+    broken = add_version(models, "gru", "3")
+    (broken / "model.onnx").write_bytes(b"half")
+    eventually(lambda: "tapewatch_models_refused 1.0" in page(second), 60.0)
+    feed.send(200)
+    eventually(lambda: committed(settings) == feed.sent, 60.0)
+    text = page(second)
+    assert 'tapewatch_model_info{head="forecaster",model="gru@2"} 1.0' in text
+    assert 'tapewatch_model_swaps_total{head="critic"} ' in text
+    assert second.stop() == 0
+    assert "gru/3/model.onnx has sha256" in second.log.read_text(encoding="utf-8")
+
+    for answered in forecasters(settings).values():
+        names = [model for _, model in sorted(answered.items())]
+        swap = names.index("gru@2")
+        assert swap >= 190
+        assert names == ["gru@1"] * swap + ["gru@2"] * (len(names) - swap)
+    report = verify(settings, *with_models(settings))
+    assert report.ok, report
+    assert report.ticks == feed.sent
+    if settings.worker.delivery == "exactly_once":
+        assert {tally.duplicated for tally in report.topics.values()} == {0}
+    # A version that does not give the bytes of the results that name it is found.
+    add_version(models, "gru", "2", 1.01)
+    report = verify(settings, *with_models(settings))
+    assert report.topics["predictions"].different > 0
+    assert '"model":"gru@2"' in report.first_difference
