@@ -145,7 +145,7 @@ def reasons(
     if event["kind"] == alerts.ANOMALY:
         shares = _anomaly_contributions(features, window, event["normal"], models)
     else:
-        shares = alerts.contributions(int(event["kind"]), features, event["normal"], rules)
+        shares = alerts.contributions(int(event["kind"]), features, context, event["normal"], rules)
     return _largest(features, shares)
 
 

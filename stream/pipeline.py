@@ -529,7 +529,8 @@ def compile_kernels(models: Models, settings: Settings) -> None:
     outcomes.follow(outcomes.new_state(1), np.zeros(1, np.int32), output.results, 0)
     for kind in range(len(alerts.KINDS)):
         nothing = np.zeros(len(features.FEATURES))
-        alerts.contributions(kind, nothing.astype(np.float32), nothing, pipeline._alert_rules)
+        context = np.zeros(len(features.CONTEXT))
+        alerts.contributions(kind, nothing.astype(np.float32), context, nothing, pipeline._alert_rules)
 
 
 def _results(

@@ -93,6 +93,7 @@ _LAYOUT_1: Final[dict[str, list[Field]]] = {
     ],
 }
 _LAYOUT_2: Final[dict[str, list[Field]]] = _LAYOUT_1 | {
+    "features": [*_LAYOUT_1["features"], ("volume_4h", "<f8", ()), ("seen_4h", "<f8", ())],
     "conformal": [
         ("started", "?", ()),
         ("last_ns", "<i8", ()),

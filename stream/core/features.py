@@ -65,9 +65,10 @@ INDEX: Final = {name: column for column, name in enumerate(FEATURES)}
 WINDOW: Final = 32
 """Trades in a window for the critic."""
 WINDOW_COLUMNS: Final = ("log_return", "log_time_gap", "signed_log_size")
-CONTEXT: Final = ("gap_seconds", "usual_gap_seconds", "late", "duplicated", "band", "warming")
-"""Columns beside the features that risk and alerts read: faults of the feed, decaying over 60 s."""
-GAP, USUAL_GAP, LATE_FAULTS, DUPLICATE_FAULTS, BAND_FAULTS, WARMING = range(6)
+CONTEXT: Final = ("gap_seconds", "usual_gap_seconds", "late", "duplicated", "band", "warming", "volume_against_4h")
+"""Columns beside the features that risk and alerts read: faults of the feed, decaying over 60 s; the volume rate over
+1800 s in units of that over four hours."""
+GAP, USUAL_GAP, LATE_FAULTS, DUPLICATE_FAULTS, BAND_FAULTS, WARMING, VOLUME_AGAINST_4H = range(7)
 
 ACCEPTED, LATE, DUPLICATE, BAND = range(4)
 """Verdicts: a tick that is accepted or late is answered, the others are refused."""
@@ -79,6 +80,8 @@ MIN_SPREAD: Final = 1e-6
 MIN_IMPACT: Final = 1e-9
 MILLISECOND: Final = 1e-3
 N_TAUS: Final = len(TAUS)
+FOUR_HOURS: Final = 14_400.0
+_LEAST_SEEN: Final = 1.0 - math.exp(-60.0 / FOUR_HOURS)  # a minute: before it an instrument is warming anyway
 _TAU: Final = np.array(TAUS)
 # An average that has seen less than a second is weighted as if it had seen one.
 _LEAST_WEIGHT: Final = 1.0 - np.exp(-1.0 / _TAU)
@@ -104,6 +107,8 @@ STATE: Final = np.dtype(
         ("grid_square", np.float64, N_TAUS),
         ("coarse_square", np.float64, N_TAUS),
         ("mean_log_price", np.float64, N_TAUS),
+        ("volume_4h", np.float64),
+        ("seen_4h", np.float64),  # weight that it has seen; of an old snapshot none
         ("rush_buy", np.float64),
         ("rush_sell", np.float64),
         ("rush_ns", np.int64),
@@ -228,6 +233,7 @@ def _walk(
         c[USUAL_GAP] = usual_gap
         for k in range(3):
             c[LATE_FAULTS + k] = s.faults[k]
+        c[VOLUME_AGAINST_4H] = _volume_against_4h(s)
         c[WARMING] = s.ticks < rules.warm_ticks or s.active_seconds < rules.warm_seconds
         row[m] = i
         m += 1
@@ -352,6 +358,9 @@ def _start_session(s: Any, ns: int, log_price: float) -> None:
 @njit(inline="always")
 def _decay(s: Any, seconds: float) -> None:
     s.active_seconds += seconds
+    keep_4h = math.exp(-seconds / FOUR_HOURS)
+    s.volume_4h *= keep_4h
+    s.seen_4h = 1.0 - (1.0 - s.seen_4h) * keep_4h
     for k in range(N_TAUS):
         keep = math.exp(-seconds / _TAU[k])
         s.unseen[k] *= keep
@@ -417,6 +426,7 @@ def _absorb(s: Any, log_price: float, price: float, size: float, taker: int) -> 
         s.squared_return[k] += log_return * log_return / tau
         s.absolute_return[k] += abs(log_return) / tau
         s.return_product[k] += log_return * s.last_return / tau
+    s.volume_4h += size / FOUR_HOURS
     _count_rush(s, taker)
     s.ticks += 1
     s.price = price
@@ -444,6 +454,11 @@ def _count_rush(s: Any, taker: int) -> None:
 @njit(inline="always")
 def _weight(s: Any, k: int) -> float:
     return max(1.0 - s.unseen[k], _LEAST_WEIGHT[k])
+
+
+@njit(inline="always")
+def _volume_against_4h(s: Any) -> float:
+    return s.volume[K1800] / _weight(s, K1800) * max(s.seen_4h, _LEAST_SEEN) / s.volume_4h
 
 
 @njit(inline="always")

@@ -2,7 +2,7 @@
 
 A scenario is a pressure on one instrument for some seconds, or a change of the trades themselves. Its numbers are
 chosen so that the alert that it is named for opens at the default thresholds, and no other; real events of the kind
-are larger, and open several.
+are larger, and open several. A pump is one that large: below that its alert would open in busy hours too.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,7 @@ class Scenario(NamedTuple):
     seconds: int  # how long it lasts
     press: Callable[[Pressure, slice, Instrument], None] | None = None  # changes the seconds of the slice in place
     change: Callable[[Trades, int, int], Trades] | None = None  # of the trades, from and to in ns after the start
+    also: tuple[AlertKind, ...] = ()  # may open beside it
 
 
 def _volatility_burst(pressure: Pressure, when: slice, instrument: Instrument) -> None:
@@ -48,11 +49,15 @@ def _flash_crash(pressure: Pressure, when: slice, instrument: Instrument) -> Non
 
 
 def _pump(pressure: Pressure, when: slice, instrument: Instrument) -> None:
-    """Buyers in a rush, in sweeps, with the price rising faster and faster."""
-    pressure.drift[when] += np.linspace(1.2, 4.0, when.stop - when.start) * instrument.volatility
-    pressure.arrivals[when] *= 4.0
-    pressure.size[when] *= 2.5
-    pressure.taker[when] = 0.58
+    """More and more buyers in a rush, in sweeps, with the price rising faster and faster.
+
+    The volume grows late: it is held against that of the last hours, and a simulation has only half an hour of them.
+    """
+    seconds = when.stop - when.start
+    pressure.drift[when] += np.linspace(4.0, 28.0, seconds) * instrument.volatility
+    pressure.arrivals[when] *= np.linspace(1.0, 12.0, seconds)
+    pressure.size[when] *= np.linspace(1.0, 14.0, seconds)
+    pressure.taker[when] = 0.6
     pressure.sweeps[when] *= 3.0
 
 
@@ -106,7 +111,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     CALM: Scenario("nothing out of the ordinary", None, 0),
     "volatility-burst": Scenario("the price whips to and fro, wider and wider", "volatility", 120, _volatility_burst),
     "flash-crash": Scenario("a fall of 29 standard deviations within a second", "price_jump", 90, _flash_crash),
-    "pump": Scenario("a rush of buyers that drives the price up", "pump", 90, _pump),
+    "pump": Scenario("a rush of buyers that drives the price up", "pump", 90, _pump, also=("price_jump", "anomaly")),
     "spoof-pressure": Scenario("everybody sells, at many times the usual volume", "flow", 150, _spoof_pressure),
     "liquidity-drought": Scenario(
         "the book is empty: small sizes move the price", "liquidity", 180, _liquidity_drought

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 from stream.config import Settings
 from stream.core import alerts
 from stream.core.alerts import CLOSED, KINDS, OPENED, UPDATED, AlertRules
-from stream.core.features import CONTEXT, FEATURES, GAP, INDEX, LATE_FAULTS, USUAL_GAP, WARMING
+from stream.core.features import (
+    CONTEXT,
+    FEATURES,
+    GAP,
+    INDEX,
+    LATE_FAULTS,
+    USUAL_GAP,
+    VOLUME_AGAINST_4H,
+    WARMING,
+)
 
 RULES = AlertRules(*(getattr(Settings().alerts, name) for name in AlertRules._fields))
 
@@ -23,10 +32,10 @@ CALM = {
 }
 VOLATILE = {"log_grid_variance_60s": math.log(30 * 1e-8)}  # 5.5 times the volatility
 PUMPED = {
-    "momentum_60s": 0.05,
-    "log_volume_ratio_10s": math.log(20.0),
-    "order_flow_imbalance_10s": 0.9,
-    "log_rush_order_rate_10s": math.log(1.0 + 8.0),
+    "momentum_60s": 0.06,
+    "log_volume_ratio_10s": math.log(40.0),
+    "log_rush_order_rate_10s": math.log(1.0 + 4.0),
+    "rush_order_imbalance_10s": 0.9,
 }
 
 
@@ -52,6 +61,7 @@ def watch(
     columns[:, GAP] = gaps or [1.0] * n
     columns[:, USUAL_GAP] = 1.0
     columns[:, WARMING] = warming
+    columns[:, VOLUME_AGAINST_4H] = 1.0
     for column, values in (context or {}).items():
         columns[:, column] = values
     events = alerts.compute(
@@ -114,6 +124,16 @@ def test_pump_needs_all_of_its_signs() -> None:
         assert watch([tick(**signs)]) == [], missing
 
 
+def test_pump_is_measured_by_the_volume_of_four_hours() -> None:
+    late = PUMPED | {"log_volume_ratio_10s": math.log(4.0)}  # the last 1800 s are full of it
+    assert watch([tick(**late)]) == []
+    assert watch([tick(**late)], context={VOLUME_AGAINST_4H: [10.0]}) == [("pump", OPENED, 0)]
+
+
+def test_a_rush_of_sellers_is_no_pump() -> None:
+    assert watch([tick(**PUMPED | {"rush_order_imbalance_10s": -0.9})]) == []
+
+
 def test_flow_needs_unusual_volume() -> None:
     one_sided = {"order_flow_imbalance_60s": -0.95}
     assert watch([tick(**one_sided)]) == []
@@ -158,7 +178,7 @@ def test_more_events_than_room_are_all_kept() -> None:
 
 def test_contributions_name_the_feature_that_drove_the_alert() -> None:
     row = tick(**VOLATILE)
-    shares = alerts.contributions(alerts.VOLATILITY, row, tick().astype(np.float64), RULES)
+    shares = alerts.contributions(alerts.VOLATILITY, row, np.zeros(len(CONTEXT)), tick().astype(np.float64), RULES)
     assert int(np.argmax(shares)) == INDEX["log_grid_variance_60s"]
     # Put back to normal, the value falls from sqrt(30) to 1 (less the floor's part).
     assert shares.max() == pytest.approx(math.sqrt(30.0) - 1.0, rel=0.01)

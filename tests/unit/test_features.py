@@ -15,6 +15,7 @@ from stream.core.features import (
     LATE,
     LATE_FAULTS,
     USUAL_GAP,
+    VOLUME_AGAINST_4H,
     WARMING,
     WINDOW,
     new_state,
@@ -195,6 +196,18 @@ def test_window_holds_the_last_trades_oldest_first() -> None:
     returns = feature(result, "log_return")
     assert result.window[-1, :, 0].tolist() == returns[-WINDOW:].tolist()
     assert result.window[0, :-1].tolist() == [[0.0] * 3] * (WINDOW - 1)
+
+
+def test_volume_is_held_against_that_of_four_hours() -> None:
+    quiet, busy = np.arange(0.0, 14_400.0, 10.0), np.arange(14_400.0, 18_000.0, 1.0)
+    ticks = columns([*quiet, *busy], [100.0] * (len(quiet) + len(busy)))
+    ratio = compute(ticks).context[:, VOLUME_AGAINST_4H]
+    assert ratio[100] == pytest.approx(1.0, abs=0.01)  # from the first minutes on both know the same
+    assert ratio[len(quiet) - 1] == pytest.approx(1.0, abs=0.01)
+    # Ten times the volume for an hour: it is 1 - e^-2 of what 1800 s hold, and 1 - e^-0.25 of four hours, of which
+    # e^-1.25 has not been seen.
+    usual = (0.1 * (math.exp(-0.25) - math.exp(-1.25)) + 1.0 - math.exp(-0.25)) / (1.0 - math.exp(-1.25))
+    assert ratio[-1] == pytest.approx((0.1 * math.exp(-2) + 1.0 - math.exp(-2)) / usual, rel=0.01)
 
 
 def test_usual_gap_is_the_mean_time_between_trades() -> None:
