@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev demo test lint format kafka bench chaos soak models lock docs dashboards dashboards-check prometheus clean
+.PHONY: help setup setup-dev demo test lint format kafka bench chaos soak models lock docs dashboards dashboards-check prometheus sbom clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -13,6 +13,7 @@ RATE ?= 20000
 DELIVERY ?= at_least_once
 SEED ?=
 HOURS ?= 1
+CYCLONEDX_VERSION := 7.5.0
 UV_VERSION := 0.13.9
 KAFKA_LIBS := build/kafka/libs
 export PYTHONUNBUFFERED := 1
@@ -77,6 +78,12 @@ prometheus: ## install Debian's Prometheus if it is missing, where we may (root,
 	    apt-get install -y -qq prometheus >/dev/null || { apt-get update -qq && apt-get install -y -qq prometheus >/dev/null; }; \
 	  else echo "Prometheus is missing: install it (Debian, Ubuntu: apt install prometheus;" \
 	    "macOS: brew install prometheus); the tests of dashboards and alerts are skipped without it" >&2; fi; }
+
+sbom: .venv/bin/python ## what is in the images, from the lock files, as CycloneDX in build/sbom
+	@$(PIP) --quiet cyclonedx-bom==$(CYCLONEDX_VERSION)
+	@mkdir -p build/sbom
+	@$(BIN)/cyclonedx-py requirements requirements/runtime.txt --pyproject pyproject.toml -o build/sbom/worker.cdx.json
+	@$(BIN)/cyclonedx-py requirements requirements/dev.txt --pyproject pyproject.toml -o build/sbom/trainer.cdx.json
 
 lock: .venv/bin/python ## choose the newest versions that pyproject.toml allows, and write requirements/*.txt
 	@$(PIP) --quiet uv==$(UV_VERSION)
