@@ -14,7 +14,8 @@ from stream.inference import Card, read_card
 PURPOSE: Final = {
     "forecaster": "Answers every tick with the expected log return, the volatility, the probability that the price "
     "rises and five quantiles of the log return, each over the next 10 s and 60 s. The worker makes VaR 99 % and "
-    "ES 97.5 % of its quantiles. It is meant to tell how much a price may move, not where to.",
+    "ES 97.5 % of its quantiles, once they follow the exceptions of the instrument at hand; what this card says of "
+    "quantiles is before that. It is meant to tell how much a price may move, not where to.",
     "critic": "Answers every tick with a score of the last 32 trades; the table in the card turns it into `anomaly`, "
     "the share of normal ticks that score less. It is meant to draw a human's eye to a tape that behaves as it seldom "
     "does; it does not say why, and an anomaly is no proof of misconduct.",
