@@ -1,0 +1,78 @@
+"""The programs of docs/examples, each run as a reader would, on a real Kafka."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from stream import clients, messages, topics
+from stream.children import Child
+from stream.config import ROOT, Settings
+from stream.messages import Alert, Contribution, Risk
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+def _risk(offset: int, symbol: str, score: float) -> Risk:
+    return Risk(
+        symbol, "", 0, offset, 1_700_000_000_000_000_000 + offset, False, 0.5, 0.01, 0.02, 1.0, 0.0, 0.0, score,
+        "normal", "wgan@1",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def filled(kafka_settings: Settings) -> Settings:
+    """Topics with four risks, of which one came twice, and an alert that opened and closed."""
+    topics.create(kafka_settings)
+    producer = clients.producer(kafka_settings.cluster)
+    names = kafka_settings.topics
+    for risk in (
+        _risk(0, "A", 10.0),
+        _risk(1, "B", 20.0),
+        _risk(2, "A", 30.0),
+        _risk(2, "A", 30.0),
+        _risk(3, "A", 40.0),
+    ):
+        producer.send(names.risk, key=risk.symbol.encode(), value=messages.encode(risk), partition=0)
+    for state in ("opened", "closed"):
+        alert = Alert(
+            "A-1", "A", "", "pump", "critical", state, 0, 2, 1_700_000_000_000_000_000, 0.031, 0.01,
+            [Contribution("volume", 9.0, 0.02)],
+        )  # fmt: skip
+        producer.send(names.alerts, key=b"A", value=messages.encode(alert), partition=0)
+    producer.close()
+    return kafka_settings
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "last"),
+    [
+        ("kafka_python_alerts", ["alerts"], "A pump critical 0.031"),
+        ("aiokafka_risk", ["A", "risk"], "A score 40.0 normal VaR 0.01000"),
+    ],
+)
+def test_a_follower_prints_what_comes(
+    filled: Settings, tmp_path: Path, eventually: Callable[..., None], name: str, arguments: list[str], last: str
+) -> None:
+    *rest, role = arguments
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), filled.broker, *rest, getattr(filled.topics, role)]
+    with Child(command, tmp_path / "out.log") as child:
+        eventually(lambda: last in child.log.read_text())
+    lines = child.log.read_text().splitlines()
+    assert lines.count(last) == 1
+    assert sum(line.startswith("A score 30.0") for line in lines) == (1 if role == "risk" else 0)
+    assert not any(line.startswith("B ") for line in lines)
+
+
+def test_a_topic_becomes_a_table(filled: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "risk.parquet"
+    command = [sys.executable, str(EXAMPLES / "topic_to_dataframe.py"), filled.broker, filled.topics.risk, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "score" in done.stdout
+    table = pq.read_table(file).to_pydict()
+    assert table["score"] == [10.0, 20.0, 30.0, 40.0]
+    assert table["symbol"] == ["A", "B", "A", "A"]
+    assert str(table["time"][0]) == "2023-11-14 22:13:20+00:00"
