@@ -65,13 +65,17 @@ def written(request: Any, sender: Any, versions: dict[int, tuple[int, int]] = VE
         MetadataRequest(["ticks"]),
     ],
 )
-@pytest.mark.parametrize("version", [2, 3, 7])
+@pytest.mark.parametrize("version", [3, 7])
 def test_the_bytes_are_aiokafkas_own(request_: Any, version: int) -> None:
     versions = VERSIONS | {ProduceRequest.API_KEY: (version, version)}
-    if version == 2 and getattr(request_, "_transactional_id", None):
-        pytest.skip("version 2 has no transactions")
     expected = b"".join(written(request_, AIOKafkaConnection.send, versions))
     assert b"".join(written(request_, send, versions)) == expected
+
+
+def test_a_broker_of_2016_is_sent_what_aiokafka_sends() -> None:
+    versions = VERSIONS | {ProduceRequest.API_KEY: (0, 2)}
+    request = produce(("risk", [(0, LARGE)]))
+    assert written(request, send, versions) == written(request, AIOKafkaConnection.send, versions)
 
 
 def test_a_large_batch_is_written_from_where_it_lies_and_a_small_request_in_one_piece() -> None:

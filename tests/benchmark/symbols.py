@@ -1,0 +1,97 @@
+"""What many instruments cost: `python -m tests.benchmark.symbols`. The pipeline alone, no Kafka.
+
+Made-up ticks of 16, 1,000 and 10,000 instruments at the same total rate, in chunks of 512, drawn evenly or with Zipf's
+frequencies (exponent 1), as a market's are; all cases in turns, CPU time of the thread. Every instrument has had a tick
+before the clock runs. The resident memory is the whole process's after the largest case.
+"""
+
+import argparse
+import resource
+import time
+from pathlib import Path
+from statistics import median
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream import inference
+from stream.config import Settings
+from stream.decoding import Chunk
+from stream.messages import Tick
+from stream.pipeline import Pipeline, compile_kernels
+
+CHUNK: Final = 512
+RATE: Final = 5_000  # ticks a second of event time, whatever the number of instruments
+FIRST_NS: Final = 1_723_161_255_000_000_000
+MICROSECONDS: Final = 1e6
+
+
+class Case(NamedTuple):
+    """So many instruments, and how often each of them trades."""
+
+    instruments: int
+    even: bool
+
+    def draw(self, ticks: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Instrument of each tick; the first ticks go through all of them."""
+        weight = np.ones(self.instruments) if self.even else 1.0 / np.arange(1, self.instruments + 1)
+        drawn = rng.choice(self.instruments, ticks, p=weight / weight.sum())
+        return np.concatenate((np.arange(self.instruments), drawn))
+
+
+CASES: Final = [Case(16, True), Case(1000, True), Case(1000, False), Case(10_000, True), Case(10_000, False)]
+
+
+class Play:
+    """The ticks of a case on their way through a pipeline of its own."""
+
+    def __init__(self, case: Case, ticks: int, settings: Settings, models: inference.Models) -> None:
+        rng = np.random.default_rng(0)
+        drawn = case.draw(ticks, rng)
+        price = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 1e-4, len(drawn)))).round(6)
+        self._pipeline = Pipeline(settings, models, 0)
+        self._keys = [f"S{number:05d}".encode() for number in drawn.tolist()]
+        self._values = [
+            msgspec.json.encode(
+                Tick(f"S{number:05d}", FIRST_NS + at * 10**9 // RATE, paid, 1.0, "buy", at + 1, "made-up")
+            )
+            for at, (number, paid) in enumerate(zip(drawn.tolist(), price.tolist(), strict=True))
+        ]
+        self._next = 0
+        while self._next < case.instruments:
+            self.step()
+
+    def step(self) -> float:
+        """Process the next chunk; its CPU seconds."""
+        part = slice(self._next, self._next + CHUNK)
+        self._next += CHUNK
+        chunk = Chunk(0, range(part.start, part.start + len(self._keys[part])), self._keys[part], self._values[part])
+        start = time.thread_time()
+        for batch in self._pipeline.process(chunk, 0).batches:
+            batch.to_bytes()
+        return time.thread_time() - start
+
+
+def main() -> None:
+    """Print a line for each case."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--chunks", type=int, default=60, help=f"of {CHUNK} ticks, of each case")
+    chunks = parser.parse_args().chunks
+    settings = Settings()
+    models = inference.load(Path(settings.worker.models))
+    compile_kernels(models, settings)
+    plays = [Play(case, (chunks + 1) * CHUNK, settings, models) for case in CASES]
+    taken = [[play.step() * MICROSECONDS / CHUNK for play in plays] for _ in range(chunks)]
+    print(f"{'instruments':>11} {'drawn':>6} {'us a tick':>10}  of 16 instruments' cost")
+    for number, case in enumerate(CASES):
+        ratio = median(row[number] / row[0] for row in taken)
+        drawn = "evenly" if case.even else "Zipf"
+        print(f"{case.instruments:>11,} {drawn:>6} {median(row[number] for row in taken):>10.2f}  {ratio:.2f}")
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"resident memory with all {len(CASES)} pipelines and their ticks: {resident:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
