@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev demo test lint format kafka bench chaos soak models lock docs dashboards dashboards-check prometheus sbom clean
+.PHONY: help setup setup-dev demo test lint format kafka bench chaos faults fuzz soak models lock docs dashboards dashboards-check prometheus sbom clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -14,6 +14,7 @@ DELIVERY ?= at_least_once
 SEED ?=
 HOURS ?= 1
 CYCLONEDX_VERSION := 7.5.0
+N ?= 1000000
 UV_VERSION := 0.13.9
 KAFKA_LIBS := build/kafka/libs
 export PYTHONUNBUFFERED := 1
@@ -49,6 +50,12 @@ bench: setup-dev kafka ## throughput and latency on a real Kafka, against a plai
 
 chaos: setup-dev kafka ## faults under load, then the verdict; KILLS=100 RATE=20000 DELIVERY=at_least_once SEED=
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) --rate $(RATE) --delivery $(DELIVERY) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+faults: setup-dev kafka ## the longer tests of what brokers can do: three of them, full disks (root), deleted topics
+	@$(BIN)/pytest -m faults $(ARGS)
+
+fuzz: setup-dev ## N=1000000 odd inputs for the pipeline: each answered or refused, none lost, no crash
+	@$(BIN)/python -m tests.fuzz --inputs $(N) $(ARGS)
 
 soak: setup-dev kafka ## 5,000 ticks/s for HOURS=1, and whether memory, files or latency grow
 	@$(BIN)/python -m tests.soak --hours $(HOURS) $(ARGS)

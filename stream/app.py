@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,7 +26,8 @@ from stream.library import Library
 from stream.messages import Alert
 from stream.metrics import HEADS, Metrics
 from stream.pipeline import Output, Pipeline, compile_kernels
-from stream.publisher import Publisher, Record, rejected_record
+from stream.presence import LOOK_SECONDS, Presence
+from stream.publisher import METADATA_MS, Publisher, Record, rejected_record
 from stream.swaps import Swaps
 from stream.telemetry import Scores, note_computed, note_published
 from stream.transactions import is_fenced
@@ -32,6 +35,7 @@ from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, 
 from stream.web import Pages
 
 STOP_SECONDS: Final = 20.0  # the longest a stop may take; a broker that answers needs far less
+GRACE_SECONDS: Final = 5.0  # and so much longer until it is ended by force
 FETCH_SECONDS: Final = 3.0  # an idle partition's fetch is answered every `fetch_max_wait_ms`
 SESSION_SECONDS: Final = 10.0  # after so long without a sign of life another worker gets the partitions
 HEARTBEAT_SECONDS: Final = 1.0  # with the next one a worker hears that others have come or gone
@@ -80,6 +84,7 @@ class Worker(Listener):
         self._lanes: dict[int, Lane] = {}
         self._swaps = Swaps(settings, library, metrics)
         self._checkpoints = Checkpoints(settings, self._lanes, self._swaps, metrics, self._stop_for)
+        self._presence = Presence(settings, self._abandon, self._checkpoints.write_all)
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: TapewatchError | None = None
         self.stopping = asyncio.Event()
@@ -97,6 +102,9 @@ class Worker(Listener):
         @app.timer(1.0, name="progress")
         async def progress() -> None:
             await self.look()
+
+        if self._settings.worker.snapshots:  # the embedded broker gives topics no ids
+            app.timer(LOOK_SECONDS, name="presence")(self._presence.look)
 
         return app
 
@@ -140,7 +148,7 @@ class Worker(Listener):
         elsewhere: dict[TP, int] = {}
         if fresh and self._settings.worker.snapshots:
             try:
-                elsewhere = await self._checkpoints.recover(lanes)
+                elsewhere = await self._checkpoints.recover(lanes, await self._presence.ticks_id())
             except TapewatchError as error:
                 self._stop_for(error)
         self._lanes.update({tp.partition: lane for tp, lane in lanes.items()})
@@ -165,12 +173,18 @@ class Worker(Listener):
             self.failure = error
         self.stopping.set()
 
+    def _abandon(self, error: TapewatchError) -> None:
+        """Stop, and wait for nothing that is on its way: it can never arrive."""
+        self._stop_for(error)
+        self._checkpoints.abandon(error)
+        self._publisher.abandon(error)
+
     def on_assigned(self, assigned: set[TP]) -> None:
         """Drop the pipelines of partitions that other workers have now."""
-        self._health.assigned = True
-        for partition in self._lanes.keys() - {tp.partition for tp in assigned}:
+        partitions = {tp.partition for tp in assigned}
+        self._health.assign(partitions)
+        for partition in self._lanes.keys() - partitions:
             del self._lanes[partition]
-            self._health.forget(partition)
             self._metrics.forget(partition)
         self._swaps.keep(self._lanes.keys())
 
@@ -232,7 +246,7 @@ class Worker(Listener):
             )
             group, known = self._settings.worker.group, lane.pipeline.instruments.names
             lane = self._lanes[delivery.chunk.partition] = self._new_lane(delivery.chunk.partition, delivery.span.first)
-            lane.obsolete = {snapshots.key(group, *name) for name in known}
+            lane.obsolete = {snapshots.origin_key(group)} | {snapshots.key(group, *name) for name in known}
             self._swaps.begin(lane, delivery.span.first)
         return lane
 
@@ -384,6 +398,7 @@ class WorkerApp(faust.App):
             broker_request_timeout=RECOVERY_SECONDS,
             consumer_max_fetch_size=settings.worker.fetch_max_bytes,
             consumer_auto_offset_reset="earliest",
+            consumer_metadata_max_age_ms=METADATA_MS,
             stream_buffer_maxsize=settings.worker.chunks_in_flight,
             stream_wait_empty=True,
             topic_allow_declare=False,
@@ -505,6 +520,7 @@ async def serve(
     stopping = asyncio.create_task(worker.stopping.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    _bound_the_stop(worker)
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await worker.app.stop()
@@ -518,6 +534,19 @@ async def serve(
     if worker.failure is not None:
         raise worker.failure
     log.info("stopped group=%s", settings.worker.group)
+
+
+def _bound_the_stop(worker: Worker) -> None:
+    """End the process if it does not end by itself: asyncio waits for tasks of a client that may never end."""
+
+    def give_up() -> None:
+        reason = worker.failure or f"the worker did not stop within {STOP_SECONDS + GRACE_SECONDS:g} s"
+        os.write(2, f"tapewatch: {reason}; ended by force, what was not committed comes again\n".encode())
+        os._exit(1)
+
+    timer = threading.Timer(STOP_SECONDS + GRACE_SECONDS, give_up)
+    timer.daemon = True
+    timer.start()
 
 
 async def _run_app(app: WorkerApp) -> None:

@@ -155,7 +155,14 @@ class EmbeddedBroker(_Running):
 class KafkaBroker(_Running):
     """Apache Kafka, one KRaft node in a directory of its own, on free ports."""
 
-    def __init__(self, home: Path | None = None, properties: str = "", formatting: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        home: Path | None = None,
+        properties: str = "",
+        formatting: Sequence[str] = (),
+        ports: tuple[int, int] | None = None,
+        cluster: str | None = None,
+    ) -> None:
         """A node that is not started yet.
 
         Parameters
@@ -166,10 +173,16 @@ class KafkaBroker(_Running):
             Added to KAFKA_PROPERTIES, of which a later line wins; may name {port} and {controller_port}.
         formatting
             More arguments of Kafka's `storage format`, such as users.
+        ports
+            For clients, and for controllers; if None, free ones.
+        cluster
+            Id of the cluster that it is a node of; if None, it is one by itself.
         """
         self._home = home or kafka_home()
         self._properties = KAFKA_PROPERTIES + properties
         self._formatting = formatting
+        self._ports = ports
+        self._cluster = cluster
         self._directory: Path | None = None
         self._child: Child | None = None
         self._port = 0
@@ -222,12 +235,29 @@ class KafkaBroker(_Running):
             self._child.kill()
             self._child = None
 
+    def halt(self) -> None:
+        """SIGTERM: its partitions go to other nodes, if there are any; `start` brings it back with its data."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return self._child is not None and self._child.running
+
+    @property
+    def pid(self) -> int:
+        """Of its process, while there is one."""
+        assert self._child is not None, "it does not run"
+        return self._child.pid
+
     def _format(self, java: list[str], properties: Path) -> None:
-        self._port, controller_port = free_ports(2)
+        self._port, controller_port = self._ports or free_ports(2)
         text = self._properties.format(port=self._port, controller_port=controller_port, data=self._folder / "data")
+        cluster = self._cluster or new_cluster()
         draft = properties.with_suffix(".draft")
         draft.write_text(text, encoding="utf-8")
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "x")
         done = subprocess.run(
             [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(draft), *self._formatting],
             cwd=self._folder,
@@ -251,6 +281,11 @@ class KafkaBroker(_Running):
         lines = child.last_lines(3)
         self.kill()
         raise TapewatchError(f"Kafka did not start; its last lines: {lines}")
+
+
+def new_cluster() -> str:
+    """An id for a cluster."""
+    return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "x")
 
 
 def kafka_home() -> Path:

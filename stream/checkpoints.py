@@ -7,7 +7,7 @@ include; with exactly-once delivery the results as well.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Final
 
 from aiokafka import TopicPartition
@@ -79,8 +79,16 @@ class Checkpoints:
         closing, self.transactions = self.transactions, {}
         await asyncio.gather(*(each.stop() for each in closing.values()))
 
-    async def recover(self, lanes: Mapping[TP, Lane]) -> dict[TP, int]:
+    def abandon(self, error: Exception) -> None:
+        """Wait for nothing any more: what is not committed will not be."""
+        self.allowed = False
+        for each in self.transactions.values():
+            each.abandon(error)
+
+    async def recover(self, lanes: Mapping[TP, Lane], ticks_id: str | None) -> dict[TP, int]:
         """Give new lanes the state of their snapshots; returns where reading goes on, where that is further on.
+
+        Snapshots of a topic of ticks that has another id than the present one are of no use, and will be deleted.
 
         Raises
         ------
@@ -94,12 +102,11 @@ class Checkpoints:
         )
         elsewhere, instruments = {}, 0
         for tp, lane in lanes.items():
-            restored = await self._take_up(tp.partition, lane, stored[tp.partition])
+            restored = await self._take_up(tp, lane, stored[tp.partition], ticks_id)
             instruments += restored.instruments
-            if restored.instruments:
-                _tell(tp, lane, restored)
-                if restored.next_offset > (lane.next_offset or 0):
-                    elsewhere[tp] = lane.next_offset = restored.next_offset
+            _tell(tp, lane, restored)
+            if restored.next_offset > (lane.next_offset or 0):
+                elsewhere[tp] = lane.next_offset = restored.next_offset
             await asyncio.sleep(0)
         await asyncio.gather(*(self._record(tp, lane) for tp, lane in lanes.items()))
         seconds = time.monotonic() - began
@@ -112,9 +119,10 @@ class Checkpoints:
         )
         return elsewhere
 
-    async def _take_up(self, partition: int, lane: Lane, stored: Sequence[Stored]) -> Restored:
-        record, kept = succession.part(stored, self._settings.worker.group)
-        await self._swaps.open(lane, record, partition)
+    async def _take_up(self, tp: TP, lane: Lane, stored: list[Stored], ticks_id: str | None) -> Restored:
+        fitting = self._of_these_ticks(tp, lane, stored, ticks_id)
+        record, kept = succession.part(fitting, self._settings.worker.group)
+        await self._swaps.open(lane, record, tp.partition)
         return lane.pipeline.restore(kept, self._settings.topics.state)
 
     async def _record(self, tp: TP, lane: Lane) -> None:
@@ -131,6 +139,30 @@ class Checkpoints:
             self._not_committed(error, lane, tp.partition, lane.next_offset or 0)
         else:
             settle(lane, committed=True)
+
+    def _of_these_ticks(self, tp: TP, lane: Lane, stored: list[Stored], ticks_id: str | None) -> list[Stored]:
+        """The snapshots, without the record of their origin; none if that is another topic of the same name."""
+        mark = snapshots.origin_key(self._settings.worker.group)
+        lane.origin = None if ticks_id is None else ticks_id.encode()
+        kept = [each for each in stored if each.key != mark]
+        origin = next((each.value for each in stored if each.key == mark), None)
+        if origin is None or lane.origin in (None, origin):
+            return kept
+        log.warning(
+            "topic made again topic=%s partition=%s: its snapshots are of the old one, and state starts cold",
+            tp.topic,
+            tp.partition,
+        )
+        models = succession.key(self._settings.worker.group)  # which are recorded anew at once
+        lane.obsolete = {each.key for each in kept} - {models}
+        return []
+
+    def write_all(self) -> None:
+        """The topic of snapshots was made again: the next checkpoint holds everything."""
+        for lane in self._lanes.values():
+            lane.pipeline.recapture()
+            lane.marked = False
+            lane.must_record = lane.succession is not None
 
     async def commit(
         self, tps: Iterable[TP], ledgers: Mapping[TP, Ledger], committed: Mapping[TP, int]
@@ -154,8 +186,8 @@ class Checkpoints:
         if offset == committed and not transactions.waiting and self._swaps.due(lane) is None:
             return None
         lane.next_offset = offset
-        captured, obsolete = lane.pipeline.capture(offset), lane.obsolete
-        lane.obsolete = set()
+        captured, obsolete, origin = lane.pipeline.capture(offset), lane.obsolete, None if lane.marked else lane.origin
+        lane.obsolete, lane.marked = set(), True
         if not self._exactly_once:
             # Results go another way here: only when those of all ticks below the offset are acknowledged is it done.
             if lane.in_flight:
@@ -164,7 +196,7 @@ class Checkpoints:
             if point is None or point < offset:
                 return None  # one of them was given up, and the worker stops
         self._swaps.announce(lane)
-        pieces = self._pieces(captured, obsolete, self._swaps.record(lane))
+        pieces = self._pieces(captured, obsolete, origin, self._swaps.record(lane))
         target = TopicPartition(tp.topic, tp.partition)
         committed = None
         try:
@@ -182,8 +214,12 @@ class Checkpoints:
         self._metrics.snapshots(len(captured.names))
         return committed
 
-    def _pieces(self, captured: Captured, obsolete: set[bytes], models: list[Record]) -> Iterator[list[Record]]:
+    def _pieces(
+        self, captured: Captured, obsolete: set[bytes], origin: bytes | None, models: list[Record]
+    ) -> Iterator[list[Record]]:
         group = self._settings.worker.group
+        if origin is not None:
+            yield [Record(snapshots.origin_key(group), origin)]
         for piece in snapshots.pieces(captured, group):
             yield [Record(key, value) for key, value in piece]
         written = {snapshots.key(group, *name) for name in captured.names}
@@ -209,6 +245,8 @@ def _tell(tp: TP, lane: Lane, restored: Restored) -> None:
             tp.partition,
             restored.without_hidden,
         )
+    if not restored.instruments and lane.next_offset:
+        log.warning("no snapshots partition=%s committed=%s: state starts cold there", tp.partition, lane.next_offset)
     if restored.next_offset > (lane.next_offset or 0):
         log.warning(
             "snapshots are ahead partition=%s committed=%s: reading goes on where they end, at %s",

@@ -1,5 +1,6 @@
 """Whether a worker makes progress: judged by its offsets, for a process can be there and stand still."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +28,14 @@ class Health:
     def __init__(self, stall_seconds: float) -> None:
         self._stall_seconds = stall_seconds
         self._partitions: dict[int, Progress] = {}
-        self.assigned = False  # becomes true with the first assignment, even of no partition at all
+        self._unknown: set[int] | None = None  # of the first assignment, those not heard of yet; None before it
+
+    def assign(self, partitions: Iterable[int]) -> None:
+        """These partitions are the worker's now, maybe none; what was there before and is not among them is not."""
+        assigned = set(partitions)
+        for partition in self._partitions.keys() - assigned:
+            self.forget(partition)
+        self._unknown = assigned if self._unknown is None else self._unknown & assigned
 
     def update(
         self, partition: int, committed: int | None, position: int | None, lag: int, commit_age: float, now: float
@@ -36,14 +44,16 @@ class Health:
         before = self._partitions.get(partition)
         moved = now if before is None or lag == 0 or committed != before.committed else before.moved
         self._partitions[partition] = Progress(committed, position, lag, commit_age, moved)
+        if self._unknown:
+            self._unknown.discard(partition)
 
     def forget(self, partition: int) -> None:
         """The partition is another worker's now."""
         self._partitions.pop(partition, None)
 
     def status(self, now: float) -> Status:
-        """`stalled` if any partition is."""
-        if not self.assigned:
+        """`stalled` if any partition is; `starting` until each of the first assignment is known."""
+        if self._unknown is None or self._unknown:
             return "starting"
         stalled = any(now - each.moved > self._stall_seconds for each in self._partitions.values())
         return "stalled" if stalled else "ok"

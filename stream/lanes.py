@@ -30,6 +30,9 @@ class ChunkPipeline(Protocol):
     def stale(self, now_ms: int) -> list[Alert]:
         """Alerts of instruments that have fallen silent."""
 
+    def recapture(self) -> None:
+        """The snapshots that were written are gone: the next capture is of everything."""
+
     def capture(self, next_offset: int) -> Captured:
         """A copy of what has changed since the last one; all ticks below `next_offset` are computed."""
 
@@ -72,6 +75,8 @@ class Lane:
         self.unsettled: Unsettled | None = None
         self.checkpoint_offset = next_offset  # of the last checkpoint, made or not
         self.pace = 0  # ticks from the one before to it
+        self.origin: bytes | None = None  # id of the topic of ticks, ...
+        self.marked = False  # ... and whether it stands beside the snapshots
 
     def depart(self) -> "asyncio.Future[None]":
         """A chunk is computed; the future is to be done when it is acknowledged or given up."""

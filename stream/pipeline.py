@@ -297,6 +297,10 @@ class Pipeline:
         slots = np.flatnonzero(np.bincount(slot))
         self._undo = slots, self.state.copy(slots)
 
+    def recapture(self) -> None:
+        """The snapshots that were written are gone: the next capture is of every instrument."""
+        self.state.changed[: len(self.instruments)] = True
+
     def capture(self, next_offset: int) -> Captured:
         """A copy of the state of the instruments that had ticks since the last capture.
 

@@ -1,11 +1,13 @@
 """Puts results on their topics: whole batches, in order, acknowledged by every replica."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, ProducerFenced
+from aiokafka.errors import KafkaError, KafkaTimeoutError, NodeNotReadyError, ProducerFenced
 
 from stream import security
 from stream.config import Cluster
@@ -17,6 +19,12 @@ MAX_BATCH_BYTES: Final = 1_048_576 - 512  # Kafka's default max.message.bytes is
 # What our topic of rejects takes, less room for key, headers and the batch's own.
 MAX_RAW_BYTES: Final = MAX_MESSAGE_BYTES - 65_536
 MAX_KEY_BYTES: Final = 32_768  # a longer key of a refused message is left out
+
+CLOSE_SECONDS: Final = 5.0
+DELIVERY_SECONDS: Final = 3600.0
+METADATA_MS: Final = 5000  # after so long partitions that were added are known; Java's clients take five minutes
+UNKNOWN_SECONDS: Final = 10.0  # so long is asked for a partition that nobody knows, as one that was added just now
+UNKNOWN_AGAIN_SECONDS: Final = 0.2
 
 Header = tuple[str, bytes]
 
@@ -62,18 +70,20 @@ Lookup = Callable[[Any, str], Awaitable[int]]
 
 
 def tried_again(lookup: Lookup) -> Lookup:
-    """aiokafka's search for a coordinator, so that a broker that dies during it is waited for.
+    """aiokafka's search for a coordinator, so that a broker that dies during it, or is only starting, is waited for.
 
     aiokafka 0.14 looks again where a connection is not there, but ends the producer, and with it our worker, where one
-    breaks between question and answer (Sender._find_coordinator). Both mean the same, so the second is told as the
-    first.
+    breaks between question and answer, or where the broker answers that it is loading (Sender._find_coordinator).
+    All of them pass, so they are told as the first.
     """
 
     async def patient(kind: Any, key: str) -> int:
         try:
             return await lookup(kind, key)
-        except KafkaConnectionError as error:
-            raise NodeNotReadyError(str(error)) from error
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            raise NodeNotReadyError(repr(error)) from error
 
     return patient
 
@@ -108,22 +118,32 @@ class Publisher:
             enable_idempotence=True,
             linger_ms=0,
             max_batch_size=MAX_BATCH_BYTES,
-            # Also how long a batch is tried for: Kafka is back 12 s after a kill with its default settings.
             request_timeout_ms=30_000,
+            metadata_max_age_ms=METADATA_MS,
             **self._options,
         )
         self._producer = producer  # before it has started: `stop` closes it in any case
         producer.client.coordinator_lookup = tried_again(producer.client.coordinator_lookup)
         producer.client._get_conn = without_copies(producer.client._get_conn)
+        # aiokafka gives a batch up whose partition has had no leader for `request_timeout_ms`. Two of three brokers may
+        # be away for longer; a topic that was deleted is noticed by `presence`.
+        producer._message_accumulator._batch_ttl = DELIVERY_SECONDS
         await producer.start()
         for topic in topics:
             await producer.partitions_for(topic)
 
     async def stop(self) -> None:
-        """Send what waits, and close."""
+        """Send what waits, and close; a broker that does not answer is not waited for."""
         if self._producer is not None:
-            await self._producer.stop()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._producer.stop()
             self._producer = None
+
+    def abandon(self, error: Exception) -> None:
+        """Give up what is on its way, and what comes: whoever waits for it gets `error`."""
+        if self._producer is not None:
+            self._producer._message_accumulator.fail_all(error)
 
     async def send(self, topic: str, partition: int, batch: Any) -> asyncio.Future[Any]:
         """Queue a finished batch; waits while an earlier one for the same partition has not left yet.
@@ -141,13 +161,35 @@ class Publisher:
             If another worker has taken the partition over.
         """
         assert self._producer is not None, "start() comes first"
+        await self._await_partition(topic, partition)
         try:
-            future: asyncio.Future[Any] = await self._producer.send_batch(batch, topic, partition=partition)
+            future = await self._queued(topic, partition, batch)
         except ProducerFenced:
             raise
-        except (KafkaError, AssertionError) as error:  # aiokafka asserts that the partition exists
+        except KafkaError as error:
             raise PublishFailed(f"cannot publish to topic {topic}, partition {partition}: {error!r}") from None
         return future
+
+    async def _queued(self, topic: str, partition: int, batch: Any) -> asyncio.Future[Any]:
+        """As aiokafka's, which gives up after `request_timeout_ms`: a broker may be away for longer."""
+        while True:
+            assert self._producer is not None
+            with contextlib.suppress(KafkaTimeoutError):
+                future: asyncio.Future[Any] = await self._producer.send_batch(batch, topic, partition=partition)
+                return future
+
+    async def _await_partition(self, topic: str, partition: int) -> None:
+        """Ask until the client knows the partition: aiokafka asserts that it does, and asks only now and then."""
+        assert self._producer is not None
+        client, end = self._producer.client, time.monotonic() + UNKNOWN_SECONDS
+        while partition not in (known := client.cluster.partitions_for_topic(topic) or ()):
+            if time.monotonic() > end:
+                raise PublishFailed(
+                    f"topic {topic} has no partition {partition}: it has {len(known)}, and results go to the partition "
+                    "of their tick; give it as many as the topic of ticks, and start again"
+                )
+            await client.force_metadata_update()
+            await asyncio.sleep(UNKNOWN_AGAIN_SECONDS)
 
     async def send_records(
         self, topic: str, partition: int, records: Sequence[Record], timestamp_ms: int

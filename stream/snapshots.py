@@ -163,6 +163,11 @@ def key(group: str, symbol: str, venue: str) -> bytes:
     return f"{group}{_SEPARATOR}{symbol}{_SEPARATOR}{venue}".encode()
 
 
+def origin_key(group: str) -> bytes:
+    """Key of the record that names the topic of ticks, by its id, that a partition's snapshots were made of."""
+    return f"{group}{_SEPARATOR}".encode()
+
+
 def write(captured: Captured, group: str, first: int = 0, last: int | None = None) -> list[tuple[bytes, bytes]]:
     """Key and value of the snapshots of the instruments `first` to `last`, not included, for workers of `group`.
 

@@ -82,6 +82,12 @@ class Transactions(Publisher):
             async with asyncio.timeout(STOP_SECONDS):
                 await super().stop()
 
+    def abandon(self, error: Exception) -> None:
+        """As a publisher's; the transaction that is open will not be committed."""
+        super().abandon(error)
+        if self._producer is not None and self._in_transaction:
+            self._producer._txn_manager.fatal_error(error)
+
     async def send(self, topic: str, partition: int, batch: Any) -> asyncio.Future[Any]:
         """Queue a finished batch, at once.
 

@@ -21,7 +21,15 @@ import aiokafka
 import faust
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    CorruptRecordException,
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage, Message
@@ -32,6 +40,7 @@ from stream.decoding import Chunk
 from stream.ledger import Ledger, Span
 
 SCHEME: Final = "chunk"
+UNDERSTOOD: Final = (NotCoordinatorForGroupError, UnknownTopicOrPartitionError)  # aiokafka does what is right for them
 
 
 class Options(NamedTuple):
@@ -160,6 +169,12 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
         """Crash as any service does."""
         await Service.crash(self, exc)
 
+    async def on_start(self) -> None:
+        """Connect; the group is joined later, with the subscription."""
+        await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator
+        coordinator._send_req = tried_again(coordinator._send_req)
+
     async def on_stop(self) -> None:
         """Leave the group and close the connections."""
         await self.on_thread_stop()
@@ -251,6 +266,30 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
         """The end of what may be read of `tp`, as of the last fetch; None before the first."""
         end: int | None = self._ensure_consumer().last_stable_offset(tp)
         return end
+
+
+SendRequest = Callable[[Any], Awaitable[Any]]
+
+
+def tried_again(send: SendRequest) -> SendRequest:
+    """A group coordinator's requests, so that a passing error which aiokafka does not know is a passing error.
+
+    aiokafka 0.14 gives the consumer up for each error code that it does not expect of a request, among them
+    COORDINATOR_NOT_AVAILABLE to a question for offsets, which a broker that is only starting answers. One that may be
+    tried again is told as a coordinator that has gone, for which all callers look once more.
+    """
+
+    async def patient(request: Any) -> Any:
+        response = await send(request)
+        codes = [getattr(response, "error_code", 0)]
+        if hasattr(response, "topics"):
+            codes += [partition[-1] for _, partitions in response.topics for partition in partitions]
+        for error in map(for_code, codes):
+            if error.retriable and error not in UNDERSTOOD:
+                raise GroupCoordinatorNotAvailableError(repr(error))
+        return response
+
+    return patient
 
 
 def consume(fetcher: Fetcher, tp: Any) -> Columns | None:

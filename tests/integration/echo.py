@@ -52,6 +52,9 @@ class EchoPipeline:
         batches = [self._echo(topic, chunk, kept, timestamp_ms) for topic in self._topics] if kept else []
         return Output(batches, [], list(_refused(chunk)), _results(chunk, kept), 0, {})
 
+    def recapture(self) -> None:
+        """There is no state here."""
+
     def capture(self, next_offset: int) -> Captured:
         """There is no state here."""
         return Captured([], {"hidden": np.zeros((0, 0)), "forecaster": np.zeros(0, np.uint64)}, next_offset)

@@ -155,6 +155,8 @@ def test_killed_in_mid_stream_it_goes_on_as_if_nothing_had_been(
     feed.send(4000)
     first = start(settings)
     eventually(lambda: committed(settings) >= 500)
+    os.kill(first.pid, signal.SIGSTOP)
+    feed.send(400)  # so that not all is done, however late this process came to look
     first.kill()
     assert 500 <= committed(settings) < feed.sent
     last = start(settings)

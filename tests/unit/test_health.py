@@ -6,13 +6,23 @@ from stream.health import Health
 def test_starting_until_partitions_are_assigned() -> None:
     health = Health(30.0)
     assert health.status(0.0) == "starting"
-    health.assigned = True
+    health.assign([])
     assert health.status(0.0) == "ok"
+
+
+def test_starting_until_each_partition_of_the_first_assignment_is_known() -> None:
+    health = Health(30.0)
+    health.assign([0, 1, 2])
+    health.update(0, committed=5, position=5, lag=0, commit_age=0.0, now=1.0)
+    health.update(1, committed=5, position=5, lag=0, commit_age=0.0, now=1.0)
+    assert health.status(1.0) == "starting"
+    health.assign([0, 1, 3])  # another worker has 2 now; 3 came while all went well
+    assert health.status(1.0) == "ok"
 
 
 def assigned(stall_seconds: float = 30.0) -> Health:
     health = Health(stall_seconds)
-    health.assigned = True
+    health.assign([])
     return health
 
 
@@ -51,7 +61,7 @@ def test_one_stalled_partition_is_enough_and_is_forgotten_when_it_goes() -> None
     health.update(0, committed=5, position=5, lag=0, commit_age=0.0, now=200.0)
     health.update(1, committed=5, position=8, lag=3, commit_age=0.5, now=100.0)
     assert health.status(200.0) == "stalled"
-    health.forget(1)
+    health.assign([0])
     assert health.status(200.0) == "ok"
 
 

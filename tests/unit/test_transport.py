@@ -1,5 +1,6 @@
-"""Reading fetched record batches as columns, and cutting them into deliveries."""
+"""Fetched record batches as columns, and these as deliveries; passing errors of the group's coordinator."""
 
+import asyncio
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
@@ -7,13 +8,23 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import (
+    CorruptRecordException,
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    IllegalGenerationError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    UnknownTopicOrPartitionError,
+)
+from aiokafka.protocol.commit import OffsetFetchResponse_v1
+from aiokafka.protocol.group import HeartbeatResponse_v0
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers import by_url
 
 from stream.ledger import Ledger
-from stream.transport import SCHEME, Columns, Delivery, Transport, cut, unpack
+from stream.transport import SCHEME, Columns, Delivery, Transport, cut, tried_again, unpack
 
 BASE_OFFSET_BYTES = 8
 ATTRIBUTES_AT = 22  # behind base offset, length, epoch, magic, checksum and its first byte
@@ -156,3 +167,33 @@ def test_faust_finds_the_transport_by_its_scheme() -> None:
     (entry,) = entry_points(group="faust.transports", name=SCHEME)
     assert entry.load() is Transport
     assert by_url(f"{SCHEME}://127.0.0.1:9092") is Transport
+
+
+def answered(response: Any) -> Any:
+    """What a coordinator's request comes to."""
+
+    async def send(_request: Any) -> Any:
+        return response
+
+    async def ask() -> Any:
+        return await tried_again(send)(None)
+
+    return asyncio.run(ask())
+
+
+def offsets(error: type[KafkaError]) -> Any:
+    return OffsetFetchResponse_v1([("ticks", [(0, 5, "", 0), (1, -1, "", error.errno)])])
+
+
+@pytest.mark.parametrize("error", [GroupCoordinatorNotAvailableError, GroupLoadInProgressError])
+def test_a_coordinator_that_is_only_starting_is_asked_again(error: type[KafkaError]) -> None:
+    for response in (offsets(error), HeartbeatResponse_v0(error.errno)):
+        with pytest.raises(GroupCoordinatorNotAvailableError) as raised:
+            answered(response)
+        assert raised.value.retriable
+
+
+@pytest.mark.parametrize("error", [UnknownTopicOrPartitionError, NotCoordinatorForGroupError, IllegalGenerationError])
+def test_other_errors_of_a_coordinator_are_left_to_the_client(error: type[KafkaError]) -> None:
+    response = offsets(error)
+    assert answered(response) is response
