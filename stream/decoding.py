@@ -164,9 +164,12 @@ def _broken_rule(value: bytes, rule: str) -> BadMessage:
         return BadMessage("schema", f"{rule}: buy, sell, null or absent")
     if ">=" not in rule and "<=" not in rule and "out of range" not in rule:
         return BadMessage("schema", rule)
-    if "$.exchange_ns" in rule:
+    if "$.exchange_ns" not in rule:
+        return BadMessage("range", rule)
+    try:
         return BadMessage("range", exchange_ns_rule(msgspec.json.decode(value)["exchange_ns"]))
-    return BadMessage("range", rule)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # behind the field that is out of range
+        return BadMessage("json", str(error))
 
 
 def _check_key(key: bytes | None, symbol: str) -> None:

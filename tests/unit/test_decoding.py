@@ -93,6 +93,11 @@ def test_two_halves_of_a_message_do_not_heal_each_other() -> None:
     assert [refusal.offset for refusal in result.rejected] == [0, 1]
 
 
+def test_a_time_out_of_range_in_front_of_broken_json_is_refused_as_json() -> None:
+    # Found by `make fuzz`: the rule names the time as it is, and so had the whole message decoded again.
+    assert [refusal.reason for refusal in decoded([2 * message(exchange_ns=-1)]).rejected] == ["json"]
+
+
 def test_text_and_number_of_a_trade_id_are_the_same_id() -> None:
     result = decoded([message(trade_id=42), message(trade_id="42"), message(trade_id="x-42"), message(trade_id="x-42")])
     ids = result.ticks.trade_id.tolist()
