@@ -15,6 +15,7 @@ from stream.config import ROOT, Settings
 from stream.messages import Action, Alert, Injection, Prediction, Reason, Risk, Tick
 
 DOCUMENT: Final = ROOT / "asyncapi.yaml"
+PAGE: Final = ROOT / "docs" / "topics.md"
 KAFKA_BINDING: Final = "0.5.0"
 
 KEY: Final = {"type": "string", "description": "The symbol, UTF-8: a symbol lives in one partition, in order."}
@@ -139,9 +140,52 @@ def _schemas() -> dict[str, Any]:
     return dict(sorted(components.items()))
 
 
-def write(path: Path = DOCUMENT) -> None:
-    """Bring asyncapi.yaml up to date."""
+def page(settings: Settings | None = None) -> str:
+    """The same contract for people, as Markdown."""
+    tree = document(settings)
+    schemas, parts = tree["components"]["schemas"], ["# Topics and their records\n\nWritten by `make docs`.\n"]
+    for topic in TOPICS:
+        way = "in, yours" if topic.action == "receive" else "out"
+        parts.append(f"\n## {tree['channels'][topic.role]['address']}\n\n{topic.summary} ({way})\n")
+        if topic.struct is None:
+            parts.append(_rows(REJECTED_HEADERS, "header"))
+        else:
+            parts.append(_rows(schemas[topic.struct.__name__], "field"))
+    parts.append("\n# Parts of records\n")
+    named = {topic.struct.__name__ for topic in TOPICS if topic.struct}
+    parts += [f"\n## {name}\n{_rows(schema, 'field')}" for name, schema in schemas.items() if name not in named]
+    return "".join(parts)
+
+
+def _rows(schema: dict[str, Any], heading: str) -> str:
+    rows = [f"\n| {heading} | holds | always there | |\n|---|---|---|---|\n"]
+    for name, value in schema["properties"].items():
+        there = "yes" if name in schema["required"] else "no"
+        rows.append(f"| `{name}` | {_kind(value)} | {there} | {value.get('description', '').replace('|', '/')} |\n")
+    return "".join(rows)
+
+
+def _kind(value: dict[str, Any]) -> str:
+    """Type and bounds of a value in words."""
+    if "anyOf" in value:
+        return " or ".join(_kind(each) for each in value["anyOf"])
+    if "enum" in value:
+        return ", ".join("null" if each is None else f"`{each}`" for each in value["enum"])
+    if "$ref" in value:
+        return f"[{(name := value['$ref'].rsplit('/', 1)[1])}](#{name.lower()})"
+    kind = f"list of {_kind(value['items'])}" if value.get("type") == "array" else str(value.get("type", "anything"))
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    return " ".join([kind, *(f"{sign} {_number(value[key])}" for key, sign in signs.items() if key in value)])
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def write(path: Path = DOCUMENT, readable: Path = PAGE) -> None:
+    """Bring asyncapi.yaml and its page up to date."""
     path.write_text(render(), encoding="utf-8")
+    readable.write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

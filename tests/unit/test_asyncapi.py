@@ -83,6 +83,7 @@ def committed() -> dict[str, Any]:
 
 def test_committed_file_is_the_generated_one() -> None:
     assert asyncapi.DOCUMENT.read_text(encoding="utf-8") == asyncapi.render(), "out of date: run `make docs`"
+    assert asyncapi.PAGE.read_text(encoding="utf-8") == asyncapi.page(), "out of date: run `make docs`"
 
 
 def test_document_is_valid_asyncapi_3(committed: dict[str, Any]) -> None:
