@@ -32,7 +32,8 @@ from stream.swaps import Swaps
 from stream.telemetry import Scores, note_computed, note_published
 from stream.transactions import is_fenced
 from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, Options, Transport
-from stream.web import Pages
+from stream.web.desk import Desk
+from stream.web.pages import Pages
 
 STOP_SECONDS: Final = 20.0  # the longest a stop may take; a broker that answers needs far less
 GRACE_SECONDS: Final = 5.0  # and so much longer until it is ended by force
@@ -78,7 +79,8 @@ class Worker(Listener):
         self._make_pipeline = make_pipeline
         self._metrics = metrics
         self._health = Health(settings.worker.stall_seconds)
-        self._pages = Pages(metrics, self._health)
+        self._desk = Desk(settings.web.courses)
+        self._pages = Pages(settings, metrics, self._health, self._desk, self._partitions_in_all)
         self._publisher = Publisher(settings.cluster, f"{settings.worker.group}-results")
         self._exactly_once = settings.worker.delivery == "exactly_once"
         self._lanes: dict[int, Lane] = {}
@@ -119,8 +121,8 @@ class Worker(Listener):
         if not self._exactly_once:
             await self._publisher.start(topics.streams(self._settings.topics)[1:])
         self._swaps.start()
-        url = await self._pages.start(self._settings.worker.host, self._settings.worker.port)
-        log.info("serving metrics=%s/metrics health=%s/health", url, url)
+        url = await self._pages.start()
+        log.info("serving board=%s/ metrics=%s/metrics health=%s/health", url, url, url)
 
     async def stop(self) -> None:
         """Close what `start` opened."""
@@ -128,6 +130,9 @@ class Worker(Listener):
         await self._swaps.stop()
         await self._checkpoints.close()
         await self._publisher.stop()
+
+    def _partitions_in_all(self) -> int | None:
+        return self.consumer.partitions_in_all(self._settings.topics.ticks) if self._lanes else None
 
     async def before_position(self, assigned: set[TP]) -> None:
         """Fence whoever had the partitions."""
@@ -186,6 +191,7 @@ class Worker(Listener):
         for partition in self._lanes.keys() - partitions:
             del self._lanes[partition]
             self._metrics.forget(partition)
+            self._desk.close(partition)
         self._swaps.keep(self._lanes.keys())
 
     def on_commit(self, offsets: Mapping[TP, int]) -> None:
@@ -194,7 +200,9 @@ class Worker(Listener):
 
     def _new_lane(self, partition: int, offset: int | None) -> Lane:
         scores = Scores(partition, self._settings.features.session_gap_seconds)
-        return Lane(self._make_pipeline(partition), scores, offset, self._settings.worker.chunks_in_flight)
+        pipeline = self._make_pipeline(partition)
+        self._desk.open(partition, pipeline.instruments)
+        return Lane(pipeline, scores, offset, self._settings.worker.chunks_in_flight)
 
     def _outlet(self, partition: int) -> Publisher:
         """Where the results of a partition go."""
@@ -253,7 +261,8 @@ class Worker(Listener):
     def _compute(self, lane: Lane, delivery: Delivery) -> Output:
         if not self._settings.worker.snapshots:
             self._swaps.change_at_once(lane, delivery.span.first)
-        output = lane.pipeline.process(delivery.chunk, _now_ms())
+        now_ms = _now_ms()
+        output = lane.pipeline.process(delivery.chunk, now_ms)
         lane.next_offset = delivery.span.end
         self._swaps.show(delivery.chunk.partition, lane)
         lane.scores.note(output.results)
@@ -262,6 +271,7 @@ class Worker(Listener):
                 "cannot compute a tick, refused as internal partition=%s", delivery.chunk.partition, exc_info=error
             )
         note_computed(self._metrics, delivery, output)
+        self._desk.note(delivery.chunk.partition, output, now_ms)
         return output
 
     async def _publish(self, partition: int, output: Output) -> list[asyncio.Future[Any]]:
@@ -362,6 +372,7 @@ class Worker(Listener):
         alerts = lane.pipeline.stale(_now_ms())
         for alert in alerts:
             self._metrics.alert(alert.partition, alert.kind, alert.state)
+        self._desk.alerts.note(alerts)
         if alerts and self.failure is None:
             for future in await self._publish_alerts(partition, alerts):
                 future.add_done_callback(_log_lost)

@@ -76,6 +76,14 @@ class Worker(_Section, frozen=True):
     snapshots: bool = True  # state survives a restart; never on the embedded broker
 
 
+class Web(_Section, frozen=True):
+    """The board in the browser, served at worker.host and worker.port beside /metrics and /health."""
+
+    refresh_seconds: Annotated[float, Meta(ge=0.1, le=60)] = 1.0  # between two pictures of the board
+    viewers: Annotated[int, Meta(ge=0, le=1000)] = 32  # at one time
+    courses: Annotated[int, Meta(ge=0, le=4096)] = 256  # instruments whose last minutes are kept, 34 kB each
+
+
 class Features(_Section, frozen=True):
     """Rules for ticks that are not plain, and how much history an instrument needs."""
 
@@ -203,6 +211,7 @@ class Settings(_Section, frozen=True):
     broker: str = "127.0.0.1:9092"  # HOST:PORT, or several with commas between
     topics: Topics = Topics()
     worker: Worker = Worker()
+    web: Web = Web()
     features: Features = Features()
     risk: Risk = Risk()
     alerts: Alerts = Alerts()

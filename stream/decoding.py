@@ -83,6 +83,10 @@ class Instruments:
         known = self._known
         return [known[key, tick.symbol, tick.venue] for key, tick in zip(keys, ticks, strict=True)]
 
+    def find(self, symbol: str, venue: str) -> int | None:
+        """Slot of an instrument; None if it was never seen."""
+        return self._slots.get((symbol, venue))
+
     def add(self, symbol: str, venue: str) -> int:
         """Slot of an instrument that has no key, as in a file; errors as in `slot`."""
         slot = self._slots.get((symbol, venue))

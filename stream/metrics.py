@@ -215,6 +215,7 @@ class Metrics:
         self._watch_limit = max(watch_limit, len(self._watch))
         self._watched: dict[tuple[int, str, str], Watched] = {}
         self._open: dict[tuple[int, AlertKind], int] = {}
+        self.model_names: dict[Head, str] = {}  # name@version of each head
         self._declare_flow()
         self._declare_latency()
         self._declare_progress()
@@ -532,6 +533,10 @@ class Metrics:
 
     def models(self, names: Iterable[tuple[Head, str]]) -> None:
         """Show the models, name@version, that serve each head, in place of those before."""
+        names = list(names)
+        self.model_names = {
+            head: ", ".join(sorted(model for of, model in names if of == head)) for head in get_args(Head)
+        }
         self._model.clear()
         for head, model in names:
             self._model.labels(head, model).set(1)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from stream import decoding, explanations, snapshots
 from stream.config import Settings
-from stream.core import actions, alerts, conformal, features, outcomes, packing, risk
+from stream.core import actions, alerts, conformal, features, history, outcomes, packing, risk
 from stream.core.actions import ActionAnswers
 from stream.core.alerts import AlertRules
 from stream.core.conformal import ConformalRules
@@ -531,6 +531,7 @@ def compile_kernels(models: Models, settings: Settings) -> None:
     tick = b'{"symbol":"A","exchange_ns":1700000000000000000,"price":1,"size":1}'
     output = pipeline.process(Chunk(0, [0, 1], [b"A", b"A"], [tick, tick]), 0)
     outcomes.follow(outcomes.new_state(1), np.zeros(1, np.int32), output.results, 0)
+    history.note(np.zeros(1, history.NEWEST), history.new_rings(1), np.zeros(1, np.int32), output.results, 0)
     for kind in range(len(alerts.KINDS)):
         nothing = np.zeros(len(features.FEATURES))
         context = np.zeros(len(features.CONTEXT))

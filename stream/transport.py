@@ -267,6 +267,11 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
         end: int | None = self._ensure_consumer().last_stable_offset(tp)
         return end
 
+    def partitions_in_all(self, topic: str) -> int | None:
+        """How many partitions a topic has, as of the client's newest metadata; None where it has none."""
+        partitions: set[int] | None = self._ensure_consumer().partitions_for_topic(topic)
+        return len(partitions) if partitions else None
+
 
 SendRequest = Callable[[Any], Awaitable[Any]]
 
@@ -393,6 +398,10 @@ class Consumer(driver.Consumer):
         """Seconds since the broker last answered a fetch of `tp`, be it with nothing; 0 before the first answer."""
         answered = self._thread.last_answer(tp)
         return 0.0 if answered is None else max(0.0, time.time() - answered)
+
+    def partitions_in_all(self, topic: str) -> int | None:
+        """How many partitions a topic has; None while that is unknown."""
+        return self._thread.partitions_in_all(topic)
 
     def unread(self, tp: TP) -> int | None:
         """Offsets of `tp` that are not read yet, as of the last fetch; None while that is unknown."""

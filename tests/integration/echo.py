@@ -40,6 +40,7 @@ class EchoPipeline:
 
     def __init__(self, settings: Settings, partition: int) -> None:
         self.instruments = Instruments(1)
+        self.instruments.add("echo", "")  # all answers are of this one
         self._partition = partition
         self._transactional = settings.worker.delivery == "exactly_once"
         self._topics = topics.names(settings.topics)[1:4]
