@@ -82,6 +82,11 @@ class Web(_Section, frozen=True):
     refresh_seconds: Annotated[float, Meta(ge=0.1, le=60)] = 1.0  # between two pictures of the board
     viewers: Annotated[int, Meta(ge=0, le=1000)] = 32  # at one time
     courses: Annotated[int, Meta(ge=0, le=4096)] = 256  # instruments whose last minutes are kept, 34 kB each
+    connections: Annotated[int, Meta(ge=8, le=10_000)] = 256  # at one time, viewers included
+    password_file: str = ""  # one line, NAME:PASSWORD; needed with the next two where worker.host is not loopback
+    certificate_file: str = ""  # PEM, for https
+    key_file: str = ""
+    unprotected: bool = False  # true: serve other machines without password and TLS, for something else protects them
 
 
 class Features(_Section, frozen=True):
@@ -226,6 +231,8 @@ class Settings(_Section, frozen=True):
     def __post_init__(self) -> None:
         if self.worker.delivery == "exactly_once" and not self.worker.snapshots:
             raise ValueError("worker.delivery = exactly_once needs worker.snapshots = true")
+        if bool(self.web.certificate_file) != bool(self.web.key_file):
+            raise ValueError("web.certificate_file and web.key_file go together")
         if not all(_is_address(address) for address in self.broker.split(",")):
             raise ValueError(f"broker = {self.broker!r} must be HOST:PORT[,HOST:PORT...] with ports from 1 to 65535")
 

@@ -1,8 +1,10 @@
 """The worker's pages: /metrics for Prometheus, /health for whoever restarts it, and the board in the browser at /."""
 
+import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from typing import Final
 
@@ -13,11 +15,15 @@ from stream.config import Settings
 from stream.errors import ConfigError
 from stream.health import Health
 from stream.metrics import Metrics
+from stream.web import door
 from stream.web.desk import Desk, Partition, Snapshot
+from stream.web.door import Door, Handler
 from stream.web.live import Live
 
 STOP_SECONDS: Final = 1.0
 """How long an answer that is under way may take when the worker stops."""
+IDLE_SECONDS: Final = 30.0
+"""A connection that has asked something may wait so long before it asks again."""
 STATIC: Final = {
     "index.html": "text/html",
     "board.css": "text/css",
@@ -28,8 +34,6 @@ STATIC: Final = {
     "uPlot.min.css": "text/css",
     "icon.svg": "image/svg+xml",
 }
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Pages:
@@ -55,27 +59,36 @@ class Pages:
         self._started_ms = time.time_ns() // 1_000_000
         self._counted = time.monotonic(), 0
         self._rate = 0.0
+        self._listener: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
-        """Listen at `worker.host` and `worker.port`, and give the address, http://HOST:PORT.
+        """Listen at `worker.host` and `worker.port`, and give the address.
 
         Raises
         ------
         ConfigError
-            If the port cannot be had.
+            If the port cannot be had, or the pages may not be served there as the settings are.
         """
         host, port = self._settings.worker.host, self._settings.worker.port
-        app = web.Application()
+        door.check(self._settings)
+        guard, encryption = Door(self._settings), door.encryption(self._settings.web)
+        app = web.Application(middlewares=[guard.guard])
+        app.on_response_prepare.append(guard.dress)
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/health", self._get_health)
         app.router.add_get("/live", self.live.serve)
         for path, file in _static().items():
             app.router.add_get(path, file)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS, keepalive_timeout=IDLE_SECONDS)
         await runner.setup()
+        assert runner.server is not None
+        patience = door.SILENT_SECONDS if encryption else None
+        listen = asyncio.get_running_loop().create_server
         try:
-            await web.TCPSite(runner, host, port).start()
+            self._listener = await listen(
+                partial(guard.protocol, runner.server), host, port, ssl=encryption, ssl_handshake_timeout=patience
+            )
         except OSError as error:
             await runner.cleanup()
             raise ConfigError(
@@ -84,11 +97,15 @@ class Pages:
             ) from None
         self._runner = runner
         self.live.start()
-        return f"http://{host}:{runner.addresses[0][1]}"
+        taken = self._listener.sockets[0].getsockname()[1]
+        return f"{'https' if encryption else 'http'}://{f'[{host}]' if ':' in host else host}:{taken}"
 
     async def stop(self) -> None:
         """Stop listening."""
         await self.live.stop()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -45,7 +45,7 @@ async def site(web: Web) -> AsyncIterator[Site]:
     """Pages of a worker with two symbols."""
     settings = Settings(worker=Worker(port=0), web=web)
     desk, health, metrics = Desk(web.courses), Health(30.0), Metrics()
-    metrics.models({"forecaster": "gru@1"})
+    metrics.models([("forecaster", "gru@1")])
     desk.open(2, named("A", "B"))
     desk.note(2, output(answers([1.0, 2.0, 2.0], [10.0, 11.0, 50.0], slots=[0, 0, 1]), [alert(partition=2)]), 5)
     pages = Pages(settings, metrics, health, desk, lambda: 4)
@@ -102,7 +102,10 @@ def test_a_viewer_is_told_all_at_once_and_then_what_changes() -> None:
             assert name == "snapshot"
             assert [row["symbol"] for row in snapshot["rows"]] == ["B", "A"]
             assert [each["partition"] for each in snapshot["partitions"]] == [2]
-            assert (snapshot["partitions_in_all"], snapshot["models"]) == (4, {"forecaster": "gru@1"})
+            assert (snapshot["partitions_in_all"], snapshot["models"]) == (
+                4,
+                {"forecaster": "gru@1", "critic": "", "policy": ""},
+            )
             name, alerts = await anext(stream)
             assert (name, [each["open"] for each in alerts]) == ("alerts", [True])
             there.desk.note(2, output(answers([3.0], [90.0])), 6)
