@@ -54,6 +54,7 @@ class View:
     open: int = 0  # ticks on their way
     latency: Latency = NO_LATENCY  # of late
     models: dict[str, str] = field(default_factory=dict)
+    address: str = ""  # of the board in the browser
 
     def note(self, alert: Alert) -> None:
         """Take a change of an alert; one that is updated or closes keeps the reasons it was opened for."""
@@ -73,7 +74,7 @@ class View:
 
 def render(view: View, width: int, height: int) -> RenderableType:
     """The board for a terminal of `width` columns and `height` lines."""
-    head: list[RenderableType] = [_title(view, width), _instruments(view, width), Text(), _alerts_title(view)]
+    head: list[RenderableType] = [_title(view, width), _instruments(view, width), Text(), _alerts_title(view, width)]
     foot = [_rates(view), _health(view)]
     # Title, head of the table, a line between, title of the alerts, and the foot.
     room = height - 4 - len(view.instruments) - len(foot) - 1
@@ -171,9 +172,11 @@ def score_bar(score: float, style: str) -> Text:
     return Text.assemble(("━" * full, style), ("┄" * (_BAR_WIDTH - full), "grey50"), (f"{score:4.0f}", style))
 
 
-def _alerts_title(view: View) -> Text:
+def _alerts_title(view: View, width: int) -> Text:
     still = len(view.alerts) - len(view.closed)
-    return Text(f" alerts: {view.alerts_opened} opened, {still} open", "dim")
+    line = Text(f" alerts: {view.alerts_opened} opened, {still} open", "dim", no_wrap=True, overflow="ellipsis")
+    end = f"in the browser: {view.address} " if view.address else ""
+    return line.append(" " * max(1, width - line.cell_len - len(end))).append(end)
 
 
 def _alerts(view: View, width: int, room: int) -> list[Text]:

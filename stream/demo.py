@@ -434,10 +434,13 @@ class Show:
             if time.monotonic() - began > READY_SECONDS:
                 raise TapewatchError(f"the worker was not ready within {READY_SECONDS:g} s: {self._last_words()}")
             stop.wait(0.1)
+        address = f"http://127.0.0.1:{port}/"
         self._console.print(f"worker ready after {time.monotonic() - began:.1f} s", style="dim")
+        self._console.print(f"the board in the browser, for as long as this runs: {address}", soft_wrap=True)
         self._results.start()
         self._feed.start()
         self._watch = Watch(self._seconds, self._title, self._feed, self._accounts, self._newest, self.verdict)
+        self._watch.view.address = address
 
     @property
     def view(self) -> View:
