@@ -73,7 +73,7 @@ function newLine(row) {
   link.href = pathOf(row);
   if (row.venue) head.append(" ", make("small", "venue", row.venue));
   const count = head.appendChild(make("span", "count"));
-  const made = { tr, count, price: cell("n price"), spark: cell("m spark"), change: cell("n"), volatility: cell("n l") };
+  const made = { tr, count, price: cell("n price"), spark: cell("m spark"), change: cell("n m"), volatility: cell("n l") };
   Object.assign(made, { usual: cell("n x"), var: cell("n m"), es: cell("n l"), anomaly: cell("n m") });
   Object.assign(made, { flow: cell("n x"), liquidity: cell("n x"), score: cell("score") });
   made.level = cell("").appendChild(make("span", "tag"));
