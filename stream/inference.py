@@ -2,7 +2,9 @@
 
 A bundle is models/<name>/<version>/ with model.onnx and card.json; there is one of each family:
 
-- forecaster: features -> the forecast distribution; recurrent, its state is carried from chunk to chunk.
+- forecaster: features and state -> the forecast distribution and the state to carry on. The state is a row of numbers
+  for each instrument, as many as the card says, zeros at first: hidden states, a window, what convolutions look back
+  on.
 - critic: features and window -> a score, higher is more anomalous; the card's table makes it a tail probability.
 - policy: features and forecast -> action values and expected rewards, for each position held.
 
@@ -56,6 +58,9 @@ _WIDTHS: Final = {"features": len(FEATURES), "forecast": len(FORECAST_COLUMNS), 
 }
 
 
+MOST_HIDDEN: Final = 65_535  # what a snapshot has room to name
+
+
 class DataFile(msgspec.Struct, frozen=True):
     """A file that a model was trained, validated and tested on, split by time."""
 
@@ -89,7 +94,7 @@ class Card(msgspec.Struct, frozen=True):
     normal: list[float]  # median of each feature over the training part
     window: int = 0  # trades in the critic's window; 0: none
     window_columns: list[str] = []
-    hidden_size: int = 0  # of the forecaster's carried state
+    hidden_size: int = 0  # numbers that a forecaster carries for each instrument, whatever its kind makes of them
     calibration: Calibration | None = None
     data: list[DataFile] = []
     split: str = ""
@@ -327,8 +332,8 @@ def _check_card(folder: Path, card: Card) -> None:
             raise ModelMismatch(f"{folder}: made for windows of {card.window} trades, this worker makes {WINDOW}")
         _same(folder, "window_columns", card.window_columns, list(WINDOW_COLUMNS))
         _check_calibration(folder, card.calibration)
-    if card.family == "forecaster" and card.hidden_size < 1:
-        raise ModelMismatch(f"{folder}: hidden_size = {card.hidden_size}, at least 1 is needed")
+    if card.family == "forecaster" and not 1 <= card.hidden_size <= MOST_HIDDEN:
+        raise ModelMismatch(f"{folder}: hidden_size = {card.hidden_size}, from 1 to {MOST_HIDDEN:,} is needed")
 
 
 def _same(folder: Path, what: str, found: list[str], needed: list[str]) -> None:

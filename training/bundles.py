@@ -14,7 +14,8 @@ from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
 from stream.inference import ACTION_COLUMNS, Calibration, Card, load_bundle
 from training import data, evaluation, export, forecaster, gan, policy
-from training.forecaster import Settings as ForecasterSettings
+from training.forecasters.contract import ONLY_FOR, Kind
+from training.forecasters.contract import Settings as ForecasterSettings
 from training.gan import Settings as GanSettings
 from training.policy import Settings as PolicySettings
 
@@ -35,6 +36,10 @@ class Plan(msgspec.Struct, frozen=True):
     policy: PolicySettings = PolicySettings()
     seeds: int = 3
 
+    def with_kind(self, kind: Kind) -> "Plan":
+        """The same with another kind of forecaster."""
+        return msgspec.structs.replace(self, forecaster=forecaster.SETTINGS[kind])
+
     def with_seeds(self, seeds: int) -> "Plan":
         """The same with so many seeds."""
         return msgspec.structs.replace(self, seeds=seeds)
@@ -51,26 +56,30 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce: Announce) -> Path:
-    """Bundle `gru`: the seed that is best on validation ships; the card holds the spread of all."""
+    """Bundle named as its kind: the seed that is best on validation ships; the card holds the spread of all."""
     settings = plan.forecaster
     tried = []
     for number in range(seed, seed + plan.seeds):
-        net, history = forecaster.train(dataset, settings, number, announce(f"forecaster, seed {number}"))
+        net, history = forecaster.train(dataset, settings, number, announce(f"{settings.kind}, seed {number}"))
         tried.append((min(history), net))
     order = sorted(range(len(tried)), key=lambda k: tried[k][0])
     reports = []
     for k in order:
         content = export.to_onnx(tried[k][1], "forecaster")
-        predicted = evaluation.forecasts(content, dataset.series, settings.hidden)
+        predicted = evaluation.forecasts(content, dataset.series, tried[k][1].state_width)
         reports.append(evaluation.evaluate(dataset.series, predicted))
     card = _card(
         dataset,
         "forecaster",
-        "gru",
+        settings.kind,
         list(FORECAST_COLUMNS),
-        hidden_size=settings.hidden,
+        hidden_size=tried[order[0]][1].state_width,
         seeds=[seed + k for k in order],
-        hyperparameters=data.describe(settings),
+        hyperparameters={
+            name: value
+            for name, value in data.describe(settings).items()
+            if ONLY_FOR.get(name, settings.kind) == settings.kind
+        },
         metrics={
             "validation_loss": [tried[k][0] for k in order],
             "qlike_not_below_ewma": evaluation.worse_than_ewma(reports[0]),
@@ -172,7 +181,7 @@ def _against_generated(critic: gan.Critic, generator: torch.nn.Module, windows: 
 
 
 def train_policy(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce: Announce) -> Path:
-    """Bundle `dqn`, upon the forecaster bundle in `out`.
+    """Bundle `dqn`, upon the forecaster bundle in `out` of the kind that the plan names.
 
     Raises
     ------
@@ -180,7 +189,7 @@ def train_policy(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announ
         If there is no forecaster in `out` yet.
     """
     settings = plan.policy
-    steps = _all_steps(dataset, out)
+    steps = _all_steps(dataset, out / plan.forecaster.kind)
     normalise = forecaster.fit_normalise(dataset)
     if len(steps[data.TRAIN].executed) < settings.batch:
         raise TapewatchError(
@@ -218,8 +227,7 @@ POLICY_NOTES: Final = [
 ]
 
 
-def _all_steps(dataset: data.Dataset, out: Path) -> dict[int, policy.Steps]:
-    folder = out / "gru"
+def _all_steps(dataset: data.Dataset, folder: Path) -> dict[int, policy.Steps]:
     versions = sorted((p for p in folder.glob("*/card.json")), key=lambda p: int(p.parent.name))
     if not versions:
         raise TapewatchError(f"the policy reads forecasts, and {folder} holds none: train the forecaster first")

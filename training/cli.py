@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stream import catalogue, inference
 from stream.config import DEFAULT_MODELS
 from stream.errors import TapewatchError
-from training import bundles, data, evaluation
+from training import bundles, data, evaluation, forecaster
+from training.forecasters.contract import Kind
 
 Trainer = Callable[[data.Dataset, bundles.Plan, int, Path, bundles.Announce], Path]
 TRAINERS: Final[dict[str, Trainer]] = {
@@ -34,8 +35,15 @@ TRAINERS: Final[dict[str, Trainer]] = {
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="First seed.")
 @click.option("--seeds", type=click.IntRange(1, 100), help="How many; the best on validation data ships.")
+@click.option(
+    "--kind",
+    type=click.Choice(list(forecaster.KINDS)),
+    default="gru",
+    show_default=True,
+    help="Kind of forecaster: recurrent (gru, lstm), convolutional (cnn), or looking at a window (mlp).",
+)
 @click.option("--quick", is_flag=True, help="A few rounds, to see that all runs; the models are poor.")
-def train(what: str, files: tuple[Path, ...], out: Path, seed: int, seeds: int | None, quick: bool) -> None:
+def train(what: str, files: tuple[Path, ...], out: Path, seed: int, seeds: int | None, kind: Kind, quick: bool) -> None:
     """Train the forecaster, the GAN's critic, the policy (upon the forecaster in DIR) or all of them.
 
     DATA are Parquet or CSV files of ticks, or folders of Parquet files; without any, ../shared/data beside the
@@ -44,7 +52,8 @@ def train(what: str, files: tuple[Path, ...], out: Path, seed: int, seeds: int |
     torch.set_num_threads(1)  # the same sums on every machine, and the small products gain nothing from more
     console = Console(stderr=True)
     dataset = data.load(_expand(files), lambda line: console.print(line, highlight=False, soft_wrap=True))
-    plan = bundles.Plan().quick() if quick else bundles.Plan()
+    plan = bundles.Plan().with_kind(kind)
+    plan = plan.quick() if quick else plan
     plan = plan.with_seeds(seeds) if seeds else plan
     names = list(TRAINERS) if what == "all" else [what]
     with Progress(

@@ -213,8 +213,8 @@ def _normal(exchange_ns: NDArray[np.int64], event: NDArray[np.object_] | None) -
     return normal
 
 
-def _parts(clock_ns: NDArray[np.int64], borders: tuple[int, int]) -> NDArray[np.int8]:
-    """Part of each tick; the last ticks before a border are an embargo, for their horizons reach across it."""
+def parts(clock_ns: NDArray[np.int64], borders: tuple[int, int]) -> NDArray[np.int8]:
+    """Part of each tick: int8[n]; the last ones before a border are an embargo, for their horizons reach across it."""
     part = np.full(len(clock_ns), TRAIN, np.int8)
     for number, border in zip((VALIDATION, TEST), borders, strict=True):
         part[clock_ns >= border] = number
@@ -250,7 +250,7 @@ def _series(
         log_return,
         variance,
         _weights(clock_ns),
-        _parts(clock_ns, borders),
+        parts(clock_ns, borders),
         normal[row],
     )
 

@@ -126,7 +126,7 @@ def example_inputs(net: nn.Module, family: str, rng: np.random.Generator, n: int
     # Every rectangle of the packing at least 2 x 2: torch.export takes a size of 1 for a constant.
     slot = np.concatenate((np.arange(14) % 7, np.arange(n - 14) % 2)).astype(np.int32)
     packing = pack(slot, new_scratch(7))
-    hidden = getattr(getattr(net, "gru", None), "hidden_size", 1)
+    hidden = getattr(net, "state_width", 1)
     arrays: dict[str, NDArray[Any]] = {
         "features": features,
         "window": (rng.normal(0.0, 1.0, (n, WINDOW, len(WINDOW_COLUMNS))) * [1e-4, 2.0, 1.0]).astype(np.float32),

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from stream.core.features import INDEX, WINDOW
-from stream.core.packing import new_scratch, pack
 from stream.core.results import FORECAST_COLUMNS
 from stream.messages import HORIZONS
 from tests.training_data import sample
 from training import data, evaluation, export, forecaster, gan, policy
+from training.forecasters.contract import Settings
+from training.forecasters.heads import Targets, losses
 
-SMALL = forecaster.Settings(rounds=3, lanes=8, segment=512, burn_in=32)
+SMALL = Settings(rounds=3, lanes=8, segment=512, burn_in=32)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,13 +36,12 @@ def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
 
 def networks() -> dict[str, nn.Module]:
     return {
-        "forecaster": randomised(forecaster.Forecaster(forecaster.Settings())),
         "critic": randomised(gan.Critic(gan.Settings())),
         "policy": randomised(policy.Policy(policy.Settings())),
     }
 
 
-@pytest.mark.parametrize("family", ["forecaster", "critic", "policy"])
+@pytest.mark.parametrize("family", ["critic", "policy"])
 def test_onnx_equals_pytorch(family: str) -> None:
     """Within 1e-5, absolute below 1 and relative above, on inputs that the export did not see."""
     net = networks()[family]
@@ -51,7 +51,7 @@ def test_onnx_equals_pytorch(family: str) -> None:
         assert export.difference(net, content, family, seed, n) < export.TOLERANCE
 
 
-@pytest.mark.parametrize("family", ["forecaster", "critic", "policy"])
+@pytest.mark.parametrize("family", ["critic", "policy"])
 def test_graph_names_no_path_of_the_machine(family: str) -> None:
     content = export.to_onnx(networks()[family], family)
     assert b".py" not in content
@@ -64,65 +64,6 @@ def test_graph_that_differs_is_not_written() -> None:
     with torch.no_grad():
         next(net.parameters()).mul_(1.01)
     assert export.difference(net, content, "critic") > export.TOLERANCE
-
-
-def test_packed_ticks_forecast_as_lanes_do() -> None:
-    """Serving packs ticks of several instruments, training walks lanes: one network, one answer."""
-    net = networks()["forecaster"]
-    assert isinstance(net, forecaster.Forecaster)
-    rows = torch.from_numpy(sample().series[0].features[1000:1090])
-    slot = np.tile([0, 1, 2], 30).astype(np.int32)
-    packing = pack(slot, new_scratch(3))
-    with torch.no_grad():
-        packed, _ = net(rows, *(torch.from_numpy(a) for a in packing[1:]), torch.zeros(3, 32))
-        lanes, _ = net.sequence(rows.reshape(30, 3, -1), torch.zeros(3, 32))
-    assert torch.allclose(packed, lanes.flatten(0, 1), rtol=1e-4, atol=1e-7)
-
-
-def test_quantiles_cannot_cross_whatever_the_weights() -> None:
-    for seed in range(5):
-        net = randomised(forecaster.Forecaster(forecaster.Settings()), seed)
-        rows = torch.from_numpy(sample().series[0].features[:500])
-        with torch.no_grad():
-            forecast = net.sequence(rows[:, None], torch.zeros(1, 32))[0][:, 0].numpy()  # type: ignore[operator]
-        for horizon in HORIZONS:
-            names = [f"quantile_{level}_{horizon}s" for level in ("01", "05", "50", "95", "99")]
-            quantiles = forecast[:, [FORECAST_COLUMNS.index(name) for name in names]]
-            assert (np.diff(quantiles, axis=1) >= 0).all()
-
-
-def test_forecast_scales_with_the_instrument() -> None:
-    """Ten times the moves of everything: ten times the forecast, for the network knows no absolute scale."""
-    net = networks()["forecaster"]
-    assert isinstance(net, forecaster.Forecaster)
-    rows = torch.from_numpy(sample().series[0].features[2000:2200]).double()
-    scaled = rows.clone()
-    for name, column in INDEX.items():
-        if "variance" in name:
-            scaled[:, column] += 2 * np.log(10)
-        elif "spread" in name or "impact" in name:
-            scaled[:, column] += np.log(10)
-        elif "momentum" in name or name in ("log_return", "drawdown"):
-            scaled[:, column] *= 10
-    net.double()
-    with torch.no_grad():
-        plain = net.sequence(rows[:, None], torch.zeros(1, 32, dtype=torch.double))[0]
-        large = net.sequence(scaled[:, None], torch.zeros(1, 32, dtype=torch.double))[0]
-    up = [FORECAST_COLUMNS.index(f"probability_up_{h}s") for h in HORIZONS]
-    expected = plain * 10
-    expected[..., up] = plain[..., up]
-    assert torch.allclose(large, expected, rtol=1e-6, atol=1e-12)
-
-
-def test_training_lowers_the_loss() -> None:
-    settings = msgspec.structs.replace(SMALL, rounds=12, averaging=0.9)
-    net, history = forecaster.train(sample(), settings, 0)
-    lanes = forecaster.draw_lanes(sample().series, data.VALIDATION, 16, 512, np.random.default_rng(1))
-    start = forecaster.Forecaster(settings)
-    start.normalise.load_state_dict(net.normalise.state_dict())
-    assert forecaster.validate(net, lanes, settings) < forecaster.validate(start, lanes, settings) - 0.2
-    assert min(history) < history[0]
-    assert np.isfinite(history).all()
 
 
 def test_training_twice_gives_the_same_weights_and_never_sees_the_test_part() -> None:
@@ -142,8 +83,8 @@ def test_losses_by_hand() -> None:
     for horizon in HORIZONS:
         forecast[0, FORECAST_COLUMNS.index(f"volatility_{horizon}s")] = 2.0
         forecast[0, FORECAST_COLUMNS.index(f"probability_up_{horizon}s")] = 0.5
-    targets = forecaster.Targets(torch.tensor([[4.0, 4.0]]), torch.tensor([[8.0, 8.0]]), torch.ones(1))
-    parts = forecaster.losses(forecast, targets)
+    targets = Targets(torch.tensor([[4.0, 4.0]]), torch.tensor([[8.0, 8.0]]), torch.ones(1))
+    parts = losses(forecast, targets)
     assert float(parts["qlike"]) == pytest.approx(np.log(4.0) + 2.0)
     assert float(parts["squared_error"]) == pytest.approx(4.0)  # two volatilities off
     assert float(parts["pinball"]) == pytest.approx(2.0 * 2.5)
@@ -155,14 +96,14 @@ def test_ticks_that_do_not_count_change_no_loss() -> None:
     forecast = torch.from_numpy(np.abs(rng.normal(0.3, 0.1, (4, len(FORECAST_COLUMNS)))).astype(np.float32))
     values = torch.rand(4, 2)
     weight = torch.tensor([1.0, 2.0, 0.0, 0.0])
-    whole = forecaster.losses(forecast, forecaster.Targets(values, values, weight))
-    part = forecaster.losses(forecast[:2], forecaster.Targets(values[:2], values[:2], weight[:2]))
+    whole = losses(forecast, Targets(values, values, weight))
+    part = losses(forecast[:2], Targets(values[:2], values[:2], weight[:2]))
     assert {k: float(v) for k, v in whole.items()} == pytest.approx({k: float(v) for k, v in part.items()})
 
 
 def test_evaluation_reports_finite_numbers_for_each_horizon() -> None:
     net, _ = forecaster.train(sample(), SMALL, 0)
-    predicted = evaluation.forecasts(export.to_onnx(net, "forecaster"), sample().series, SMALL.hidden)
+    predicted = evaluation.forecasts(export.to_onnx(net, "forecaster"), sample().series, net.state_width)
     assert predicted[0].shape == (20_000, len(FORECAST_COLUMNS))
     (report,) = evaluation.evaluate(sample().series, predicted).values()
     for horizon in HORIZONS:

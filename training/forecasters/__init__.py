@@ -1,0 +1,1 @@
+"""The kinds of forecasters, a file each, under one contract."""

@@ -1,0 +1,140 @@
+"""The heads that all forecasters share, and what they are trained on: one tick's state and inputs -> its forecast.
+
+Losses, in units of the forecast volatility, ticks weighted so that every second in which an instrument trades counts
+the same:
+
+- volatility: QLIKE (Patton 2011), log s^2 + rv / s^2, on the root of the realised variance of a 1 s grid;
+- quantiles: pinball; they cannot cross, for each is the next inner one plus a positive step;
+- expected return: squared error, returns beyond 20 volatilities clipped;
+- probability up: cross-entropy; an unchanged price counts half.
+"""
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stream.core.results import FORECAST_COLUMNS
+from stream.messages import HORIZONS, QUANTILE_LEVELS
+from training.normalise import INPUTS, inverse_volatility
+
+MOST_VOLATILITIES: Final = 20.0
+
+
+class Heads(nn.Module):
+    """State and inputs of each tick -> forecast in final units."""
+
+    assemble: Tensor
+    ones: Tensor
+    spread: Tensor
+    place_up: Tensor
+
+    def __init__(self, states: int, width: int) -> None:
+        super().__init__()
+        horizons = len(HORIZONS)
+        self.inner = nn.Linear(states + len(INPUTS), width)
+        self.head = nn.Linear(width, horizons * 8)
+        # Straight from the inputs: on its own a log-linear forecast over several scales, as HAR (Corsi 2009).
+        self.straight = nn.Parameter(torch.zeros(len(INPUTS), horizons * 8))
+        # The forecasts are put in their columns by products with 0 and 1, which cost less than moving them.
+        self.register_buffer("assemble", _assembly())
+        self.register_buffer("ones", _places("volatility").sum(0))
+        root_seconds = torch.tensor(HORIZONS).sqrt()
+        self.register_buffer("spread", root_seconds[:, None] * _places(""))
+        self.register_buffer("place_up", _places("probability_up"))
+
+    def forward(self, features: Tensor, inputs: Tensor, states: Tensor) -> Tensor:
+        """Forecasts of `n` ticks.
+
+        Parameters
+        ----------
+        features : float32[n, len(FEATURES)]
+        inputs : float32[n, len(INPUTS)]
+            The features, normalised.
+        states : float32[n, states]
+            What the network made of the instrument's ticks up to this one.
+
+        Returns
+        -------
+        float32[n, len(FORECAST_COLUMNS)]
+        """
+        inner = torch.relu(self.inner(torch.cat((states, inputs), 1)))
+        raw = torch.addmm(self.head(inner), inputs, self.straight)
+        volatility = torch.exp(torch.clamp(raw[:, 0:2], -6.0, 6.0)) / inverse_volatility(features)
+        steps = raw[:, 8:16]
+        # Squareplus (Barron 2021): positive like softplus, of exactly rounded operations.
+        steps = steps + torch.sqrt(steps * steps + 1.0)
+        units = torch.addmm(self.ones, torch.cat((raw[:, 4:8], steps), 1), self.assemble)
+        return units * (volatility @ self.spread) + torch.sigmoid(raw[:, 2:4]) @ self.place_up
+
+
+_PARTS: Final = ("expected_return", "quantile_50", "below_05", "below_01", "above_95", "above_99")
+_SUMS: Final = {
+    "expected_return": {"expected_return": 1.0},
+    "quantile_01": {"quantile_50": 1.0, "below_05": -1.0, "below_01": -1.0},
+    "quantile_05": {"quantile_50": 1.0, "below_05": -1.0},
+    "quantile_50": {"quantile_50": 1.0},
+    "quantile_95": {"quantile_50": 1.0, "above_95": 1.0},
+    "quantile_99": {"quantile_50": 1.0, "above_95": 1.0, "above_99": 1.0},
+}
+"""A forecast in units of the volatility -> the parts of which it is the sum; the steps below and above are positive."""
+
+
+def _places(name: str) -> Tensor:
+    """1 where each horizon's `name` (or, for "", all of its columns but probability up) stands in FORECAST_COLUMNS."""
+    places = torch.zeros(len(HORIZONS), len(FORECAST_COLUMNS))
+    for row, horizon in enumerate(HORIZONS):
+        for column, text in enumerate(FORECAST_COLUMNS):
+            wanted = text == f"{name}_{horizon}s" if name else not text.startswith("probability")
+            places[row, column] = float(wanted and text.endswith(f"_{horizon}s"))
+    return places
+
+
+def _assembly() -> Tensor:
+    """Matrix from _PARTS, each a pair of horizons, to FORECAST_COLUMNS."""
+    matrix = torch.zeros(len(_PARTS), len(HORIZONS), len(FORECAST_COLUMNS))
+    for name, terms in _SUMS.items():
+        for part, sign in terms.items():
+            matrix[_PARTS.index(part)] += sign * _places(name)
+    matrix[2:] *= 0.5  # squareplus, halved
+    return matrix.flatten(0, 1)
+
+
+class Targets(NamedTuple):
+    """What `loss` compares with: float32[k, horizons] and the ticks' weights float32[k]."""
+
+    log_return: Tensor
+    realized_variance: Tensor
+    weight: Tensor
+
+
+_COLUMN: Final = {
+    name: [FORECAST_COLUMNS.index(f"{name}_{h}s") for h in HORIZONS]
+    for name in ("expected_return", "volatility", "probability_up")
+}
+_QUANTILES: Final = [
+    [FORECAST_COLUMNS.index(f"quantile_{round(level * 100):02d}_{h}s") for level in QUANTILE_LEVELS] for h in HORIZONS
+]
+
+
+def losses(forecast: Tensor, targets: Targets) -> dict[str, Tensor]:
+    """Weighted means over ticks and horizons; forecast: float32[k, len(FORECAST_COLUMNS)]."""
+    weight = (targets.weight / targets.weight.sum().clamp_min(1e-9))[:, None]
+    volatility = forecast[:, _COLUMN["volatility"]]
+    unit = volatility.detach()
+    moved = torch.clamp(targets.log_return / unit, -MOST_VOLATILITIES, MOST_VOLATILITIES)
+    variance = volatility * volatility
+    up = 0.5 + 0.5 * torch.sign(targets.log_return)
+    # The forecast's own unit is held fixed here, so that only QLIKE moves the volatility.
+    missed = moved[:, :, None] - forecast[:, _QUANTILES] / unit[:, :, None]
+    level = torch.tensor(QUANTILE_LEVELS)
+    pinball = torch.maximum(level * missed, (level - 1.0) * missed).sum(2)
+    error = moved - forecast[:, _COLUMN["expected_return"]] / unit
+    probability = forecast[:, _COLUMN["probability_up"]]
+    parts = {
+        "qlike": torch.log(variance) + targets.realized_variance / variance,
+        "pinball": pinball,
+        "squared_error": error * error,
+        "cross_entropy": nn.functional.binary_cross_entropy(probability, up, reduction="none"),
+    }
+    return {name: (values * weight).sum() / len(HORIZONS) for name, values in parts.items()}
