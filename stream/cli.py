@@ -480,7 +480,9 @@ def _training(name: str, arguments: tuple[str, ...]) -> None:
             "or pip install 'tapewatch[training]'"
         ) from None
     command: click.Command = getattr(training, name)
-    command.main(list(arguments), prog_name=f"tapewatch {name}", standalone_mode=False)
+    command.main(
+        list(arguments), prog_name=f"tapewatch {name}", standalone_mode=False, obj=click.get_current_context().obj
+    )
 
 
 @commands.group()

@@ -13,7 +13,7 @@ from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
 from stream.inference import ACTION_COLUMNS, Calibration, Card, load_bundle
-from training import data, evaluation, export, forecaster, gan, policy
+from training import data, evaluation, export, forecaster, gan, policy, walk_forward
 from training.forecasters.contract import ONLY_FOR, Kind
 from training.forecasters.contract import Settings as ForecasterSettings
 from training.gan import Settings as GanSettings
@@ -23,8 +23,7 @@ SPLIT: Final = (
     "by time in each file: first 60 % of its ticks training, 15 % validation, 25 % test (where ticks name an event, "
     "the borders are the starts of the next events); the last 60 s before a border are left out"
 )
-Progress = Callable[[int, int, str], None]
-Announce = Callable[[str], Progress]
+Announce = Callable[[str], forecaster.Progress]
 """Starts the progress of a named task."""
 
 
@@ -35,6 +34,7 @@ class Plan(msgspec.Struct, frozen=True):
     gan: GanSettings = GanSettings()
     policy: PolicySettings = PolicySettings()
     seeds: int = 3
+    folds: int = 0  # of walk-forward cross-validation of the forecaster; 0: none
 
     def with_kind(self, kind: Kind) -> "Plan":
         """The same with another kind of forecaster."""
@@ -52,6 +52,7 @@ class Plan(msgspec.Struct, frozen=True):
             replace(self.gan, rounds=60, regime_rounds=200, train_windows=20_000, calibration_windows=20_000),
             replace(self.policy, rounds=200),
             seeds=1,
+            folds=self.folds,
         )
 
 
@@ -68,6 +69,14 @@ def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, an
         content = export.to_onnx(tried[k][1], "forecaster")
         predicted = evaluation.forecasts(content, dataset.series, tried[k][1].state_width)
         reports.append(evaluation.evaluate(dataset.series, predicted))
+    metrics: dict[str, Any] = {
+        "validation_loss": [tried[k][0] for k in order],
+        "qlike_not_below_ewma": evaluation.worse_than_ewma(reports[0]),
+        "test": evaluation.summarise(reports),
+    }
+    if plan.folds:
+        told = announce(f"{settings.kind}, walk-forward")
+        metrics["walk_forward_loss"] = walk_forward.losses(dataset, settings, seed, plan.folds, told)
     card = _card(
         dataset,
         "forecaster",
@@ -80,11 +89,7 @@ def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, an
             for name, value in data.describe(settings).items()
             if ONLY_FOR.get(name, settings.kind) == settings.kind
         },
-        metrics={
-            "validation_loss": [tried[k][0] for k in order],
-            "qlike_not_below_ewma": evaluation.worse_than_ewma(reports[0]),
-            "test": evaluation.summarise(reports),
-        },
+        metrics=metrics,
         notes=FORECASTER_NOTES,
     )
     return export.write_bundle(tried[order[0]][1], card, out)
@@ -101,6 +106,8 @@ FORECASTER_NOTES: Final = [
     "the 1 s grid with the time constant that is best on the validation part of the same file. pinball is the sum "
     "over the five levels over the mean absolute return; pinball_normal_ewma scales normal quantiles by that EWMA. "
     "accuracy is over ticks after which the price differs.",
+    "walk_forward_loss, where it was asked for: a fold each, trained with the first seed; the validation loss of ticks "
+    "behind the fold's training and validation, the test part never among them.",
     "qlike_not_below_ewma names the data sets and horizons on which the forecaster does not beat EWMA.",
     "Ticks follow each other closely and share their horizons, so these means are far less certain than the number "
     "of ticks suggests.",

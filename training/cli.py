@@ -1,17 +1,20 @@
 """`tapewatch train` and `tapewatch evaluate`: bundles and reports from files of ticks, with progress."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import click
+import msgspec
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stream import catalogue, inference
-from stream.config import DEFAULT_MODELS
+from stream.config import DEFAULT_MODELS, Cluster, load
 from stream.errors import TapewatchError
+from stream.feeds import topic as ticks_of_topic
 from training import bundles, data, evaluation, forecaster
 from training.forecasters.contract import Kind
 
@@ -21,6 +24,21 @@ TRAINERS: Final[dict[str, Trainer]] = {
     "gan": bundles.train_gan,
     "policy": bundles.train_policy,
 }
+
+
+MOST_NS: Final = 2**63 - 1
+
+
+def _time(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """A time as ns since the Unix epoch; one without a zone is UTC."""
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no time as 2026-01-31T09:30 or 2026-01-31T09:30:00+01:00") from None
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return round(time.timestamp() * 1e6) * 1000
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,8 +60,36 @@ TRAINERS: Final[dict[str, Trainer]] = {
     show_default=True,
     help="Kind of forecaster: recurrent (gru, lstm), convolutional (cnn), or looking at a window (mlp).",
 )
+@click.option(
+    "--folds",
+    type=click.IntRange(0, 20),
+    default=0,
+    show_default=True,
+    help="Folds of a walk-forward cross-validation of the forecaster, each a training more.",
+)
+@click.option("--from-kafka", "topic", metavar="TOPIC", help="Train on the ticks of a topic, kept as a file in --out.")
+@click.option("--broker", metavar="HOST:PORT", help="Kafka broker for --from-kafka; else that of the settings.")
+@click.option(
+    "--since", metavar="TIME", callback=_time, help="First time of ticks from Kafka, UTC, as 2026-01-31T09:30."
+)
+@click.option("--until", metavar="TIME", callback=_time, help="Time that ticks from Kafka must be before.")
 @click.option("--quick", is_flag=True, help="A few rounds, to see that all runs; the models are poor.")
-def train(what: str, files: tuple[Path, ...], out: Path, seed: int, seeds: int | None, kind: Kind, quick: bool) -> None:
+@click.pass_context
+def train(
+    context: click.Context,
+    what: str,
+    files: tuple[Path, ...],
+    out: Path,
+    seed: int,
+    seeds: int | None,
+    kind: Kind,
+    folds: int,
+    topic: str | None,
+    broker: str | None,
+    since: int | None,
+    until: int | None,
+    quick: bool,
+) -> None:
     """Train the forecaster, the GAN's critic, the policy (upon the forecaster in DIR) or all of them.
 
     DATA are Parquet or CSV files of ticks, or folders of Parquet files; without any, ../shared/data beside the
@@ -51,8 +97,17 @@ def train(what: str, files: tuple[Path, ...], out: Path, seed: int, seeds: int |
     """
     torch.set_num_threads(1)  # the same sums on every machine, and the small products gain nothing from more
     console = Console(stderr=True)
-    dataset = data.load(_expand(files), lambda line: console.print(line, highlight=False, soft_wrap=True))
-    plan = bundles.Plan().with_kind(kind)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    if topic is None and (since, until) != (None, None):
+        raise click.UsageError("--since and --until are for --from-kafka: files are taken whole")
+    if topic is not None:
+        cluster = load(context.obj, overrides={"broker": broker}).cluster
+        files = (*files, _from_kafka(cluster, topic, since or 0, MOST_NS if until is None else until, out, say))
+    dataset = data.load(_expand(files), say)
+    plan = msgspec.structs.replace(bundles.Plan().with_kind(kind), folds=folds)
     plan = plan.quick() if quick else plan
     plan = plan.with_seeds(seeds) if seeds else plan
     names = list(TRAINERS) if what == "all" else [what]
@@ -69,6 +124,16 @@ def train(what: str, files: tuple[Path, ...], out: Path, seed: int, seeds: int |
         click.echo(folder)
 
 
+def _from_kafka(cluster: Cluster, topic: str, since: int, until: int, out: Path, say: Callable[[str], None]) -> Path:
+    file = out / f"{topic}.parquet"
+    saved = ticks_of_topic.save(cluster, topic, since, until, file)
+    say(
+        f"topic {topic}: {saved.kept:,} ticks kept in {file}, {saved.outside:,} outside the range of time, "
+        f"{saved.refused:,} messages are no ticks"
+    )
+    return file
+
+
 def _expand(files: tuple[Path, ...]) -> list[Path]:
     """Files as given, folders as the Parquet files of ticks in them."""
     if not files:
@@ -77,7 +142,7 @@ def _expand(files: tuple[Path, ...]) -> list[Path]:
 
 
 def _announcer(progress: Progress) -> bundles.Announce:
-    def announce(name: str) -> bundles.Progress:
+    def announce(name: str) -> forecaster.Progress:
         task = progress.add_task(name, total=None, note="")
         return lambda done, of, note: progress.update(task, completed=done, total=of, note=note)
 
