@@ -214,7 +214,10 @@ def test_toml_examples_are_files_of_settings(tmp_path: Path) -> None:
     for example in blocks("toml"):
         file.write_text(example, encoding="utf-8")
         read.append(load(file, {}))
-    several, secured, exactly_once = read
+    several, secured, board, shown, exactly_once = read
+    assert board.web.viewers == 32
+    assert shown.web.password_file
+    assert shown.web.key_file
     assert secured.security.sasl
     assert secured.security.tls
     assert several.worker.watch == ["BTCUSDT", "ETHUSDT"]
