@@ -18,8 +18,9 @@ from stream.errors import PublishFailed
 from stream.publisher import Publisher, Record
 
 # A transaction that stays open longer is aborted by Kafka, and its producer fenced. Nobody can read past an open one,
-# so this is also how long a worker that died can hold readers up, if no other takes its partitions.
-LEAST_TIMEOUT_SECONDS: Final = 30.0
+# so this is also how long a worker that died can hold readers up, if no other takes its partitions. A coordinator that
+# is away for half a minute, and then reads its log, is waited for.
+LEAST_TIMEOUT_SECONDS: Final = 90.0
 MOST_TIMEOUT_SECONDS: Final = 900.0  # Kafka's default transaction.max.timeout.ms
 STOP_SECONDS: Final = 5.0
 # Kafka's verification of transactions (KIP-890) answers the first batch to a partition in each transaction of a client
