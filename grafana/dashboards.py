@@ -458,6 +458,22 @@ MODELS: Final = Board(
             alerts=("TapewatchInputDrift",),
         ),
         Panel(
+            "Drift of the features",
+            "Population stability index of each feature: the answered ticks of the last 15 minutes against the "
+            "training file that is most like them. 0 is alike. Slow features of one market always stand out; it is the "
+            "median that counts.",
+            "none",
+            (
+                Query("quantile(0.5, tapewatch_feature_stability_index)", "median", low=0, high=100),
+                Query(
+                    "topk(5, max by (feature) (tapewatch_feature_stability_index))", "{{feature}}", ("feature",), 0, 100
+                ),
+            ),
+            decimals=2,
+            thresholds=((None, GREEN), (2, ORANGE)),
+            alerts=("TapewatchFeatureDrift",),
+        ),
+        Panel(
             "Inference time",
             "Time of the three models for one chunk: median, and what 1 % of the chunks exceed.",
             "s",
@@ -527,7 +543,7 @@ MODELS: Final = Board(
             "forecaster is the usual variance. What training measured is in each bundle's `card.json`.",
         ),
     ),
-    annotations='ALERTS{alertstate="firing", alertname=~"TapewatchForecastDrift|TapewatchInputDrift|TapewatchVarRed"}',
+    annotations='ALERTS{alertstate="firing", alertname=~"Tapewatch(FeatureDrift|ForecastDrift|InputDrift|VarRed)"}',
 )
 
 OPERATIONS: Final = Board(

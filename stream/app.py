@@ -29,7 +29,7 @@ from stream.pipeline import Output, Pipeline, compile_kernels
 from stream.presence import LOOK_SECONDS, Presence
 from stream.publisher import METADATA_MS, Publisher, Record, rejected_record
 from stream.swaps import Swaps
-from stream.telemetry import Scores, note_computed, note_published
+from stream.telemetry import Drift, Scores, note_computed, note_published
 from stream.transactions import is_fenced
 from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, Options, Transport
 from stream.web.desk import Desk
@@ -85,6 +85,7 @@ class Worker(Listener):
         self._exactly_once = settings.worker.delivery == "exactly_once"
         self._lanes: dict[int, Lane] = {}
         self._swaps = Swaps(settings, library, metrics)
+        self._drift = Drift(library.newest.cards[0].histograms if library is not None else [])
         self._checkpoints = Checkpoints(settings, self._lanes, self._swaps, metrics, self._stop_for)
         self._presence = Presence(settings, self._abandon, self._checkpoints.write_all)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -266,6 +267,7 @@ class Worker(Listener):
         lane.next_offset = delivery.span.end
         self._swaps.show(delivery.chunk.partition, lane)
         lane.scores.note(output.results)
+        self._drift.note(output)
         for error in output.errors:
             log.error(
                 "cannot compute a tick, refused as internal partition=%s", delivery.chunk.partition, exc_info=error
@@ -337,6 +339,7 @@ class Worker(Listener):
         for tp in list(self.consumer.ledgers):
             await self.consumer.find_position(tp)
             self._look_at_progress(tp, time.monotonic())
+        self._drift.show(self._metrics)
         for partition, lane in list(self._lanes.items()):
             if lane.lost is not None:
                 self._look_at_lost(partition, time.monotonic() - lane.lost)

@@ -81,6 +81,13 @@ class Calibration(msgspec.Struct, frozen=True):
     probability: list[float]
 
 
+class Histogram(msgspec.Struct, frozen=True):
+    """One feature over the normal ticks of the training part of each file, in the order of the card's data."""
+
+    edges: list[float]  # rising; the outermost bins are open
+    shares: list[list[float]]  # of each file, one more than edges
+
+
 class Card(msgspec.Struct, frozen=True):
     """card.json: what a bundle is, what it was trained on, and how it did."""
 
@@ -104,6 +111,7 @@ class Card(msgspec.Struct, frozen=True):
     notes: list[str] = []
     git_commit: str = ""
     libraries: dict[str, str] = {}
+    histograms: list[Histogram] = []  # one a feature of a forecaster's
 
 
 class Inference(NamedTuple):

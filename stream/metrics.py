@@ -323,6 +323,12 @@ class Metrics:
         )
         self._qlike = {rival: loss.labels(rival) for rival in get_args(Rival)}
         self._exceptions = self._counter("var_exceptions", "tests", "Tests whose loss was larger than the VaR 99 %.")
+        self._stability = self._gauge(
+            "feature_stability_index",
+            "PSI",
+            "Population stability index of a feature: ticks of 15 minutes against the training file most like them.",
+            "feature",
+        )
         actions = self._counter("actions", "ticks", "Actions of the agent after the risk rules, by action.", "action")
         self._actions = [actions.labels(action) for action in ACTIONS]
         gated = self._counter("actions_gated", "ticks", "Actions that a risk rule overrode, by rule.", "rule")
@@ -545,6 +551,11 @@ class Metrics:
         """Count the heads that another model serves in a partition now."""
         for head in heads:
             self._swaps[head].inc()
+
+    def drift(self, index: Mapping[str, float]) -> None:
+        """Show the population stability index of the features."""
+        for feature, value in index.items():
+            self._stability.labels(feature).set(value)
 
     def refused_models(self, count: int) -> None:
         """Show how many bundles in the folder are refused."""

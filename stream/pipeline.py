@@ -123,6 +123,7 @@ class Output(NamedTuple):
     results: Results
     late: int
     seconds: dict[Stage, float]
+    features: NDArray[np.float32] = np.empty((0, len(features.FEATURES)), np.float32)  # of the results' ticks
     errors: Sequence[Exception] = ()  # what went wrong on our side; the ticks that did it are rejected as `internal`
 
 
@@ -253,7 +254,8 @@ class Pipeline:
         clock.lap("encode")
         late = int((answers.features.verdict == LATE).sum())
         rejected.sort(key=lambda refusal: refusal.offset)
-        return Output(batches, returned + answers.alerts, rejected, answers.results, late, clock.seconds)
+        inputs = answers.features.features
+        return Output(batches, returned + answers.alerts, rejected, answers.results, late, clock.seconds, inputs)
 
     def answer(self, ticks: TickColumns, clock: "Stopwatch | None" = None) -> Answers:
         """Answer decoded ticks whose slots come from `instruments`; updates the state."""
@@ -572,7 +574,7 @@ def _faulty(chunk: Chunk, error: Exception) -> Output:
     rule = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_RULE]
     rejected = _rejected(chunk, 0, "internal", rule)
     alerts_ = explanations.internal(chunk.partition, rejected.offset, rejected.raw)
-    return Output([], alerts_, [rejected], _NO_RESULTS, 0, {}, [error])
+    return Output([], alerts_, [rejected], _NO_RESULTS, 0, {}, errors=[error])
 
 
 def _joined(parts: Sequence[Output]) -> Output:
@@ -587,6 +589,7 @@ def _joined(parts: Sequence[Output]) -> Output:
         concatenate([part.results for part in parts]),
         sum(part.late for part in parts),
         seconds,
+        np.concatenate([part.features for part in parts]),
         [error for part in parts for error in part.errors],
     )
 

@@ -2,20 +2,25 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.config import Features
-from stream.core import outcomes
+from stream.core import drift, outcomes
+from stream.core.features import FEATURES
 from stream.core.outcomes import Outcomes, TrafficLight
 from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results
 from stream.decoding import Instruments
+from stream.inference import Histogram
 from stream.metrics import Metrics, Output, Watched
 from stream.pipeline import Output as Computed
 from stream.transport import Delivery
 
+DRIFT_SECONDS: Final = 900.0
+DRIFT_TICKS: Final = 500  # counted ones: with ten bins of a tenth chance alone gives an index of about 9 / 500
 _FROM_RISK: Final = {name: RISK_COLUMNS.index(name) for name in RISK_COLUMNS}
 _FROM_FORECAST: Final = {
     name: FORECAST_COLUMNS.index(f"{name}_60s") for name in ("expected_return", "volatility", "probability_up")
@@ -94,6 +99,40 @@ class Scores:
         self._row_of_slot = rows
         self._known = len(instruments)
         self._tests = np.concatenate([self._tests, outcomes.new_state(len(self._lights) - len(self._tests))])
+
+
+class Drift:
+    """Features of the answered ticks against those that the forecaster was trained on.
+
+    Parameters
+    ----------
+    histograms
+        Of the forecaster's card; without them nothing is shown.
+    clock
+        Seconds; never goes back.
+    """
+
+    def __init__(self, histograms: Sequence[Histogram], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._window: drift.Window | None = None
+        if histograms:
+            self._expected = np.array([each.shares for each in histograms])
+            self._window = drift.Window(np.array([each.edges for each in histograms]), DRIFT_SECONDS)
+
+    def note(self, computed: Computed) -> None:
+        """Count the ticks of a chunk."""
+        results = computed.results
+        if self._window is not None and len(results.offset):
+            self._window.add(computed.features, results.offset, results.warming, self._clock())
+
+    def show(self, metrics: Metrics) -> None:
+        """Bring the gauges up to date, where there are ticks enough to tell."""
+        if self._window is None:
+            return
+        counts = self._window.counts(self._clock())
+        if counts[0].sum() >= DRIFT_TICKS:
+            index = drift.stability_index(self._expected, counts)
+            metrics.drift(dict(zip(FEATURES, index.tolist(), strict=True)))
 
 
 def _values(results: Results, row: int, light: TrafficLight) -> dict[str, float]:

@@ -13,7 +13,7 @@ from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
 from stream.inference import ACTION_COLUMNS, Calibration, Card, load_bundle
-from training import data, evaluation, export, forecaster, gan, policy, walk_forward
+from training import data, evaluation, export, forecaster, gan, histograms, policy, walk_forward
 from training.forecasters.contract import ONLY_FOR, Kind
 from training.forecasters.contract import Settings as ForecasterSettings
 from training.gan import Settings as GanSettings
@@ -83,6 +83,7 @@ def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, an
         settings.kind,
         list(FORECAST_COLUMNS),
         hidden_size=tried[order[0]][1].state_width,
+        histograms=histograms.of(dataset),
         seeds=[seed + k for k in order],
         hyperparameters={
             name: value

@@ -57,11 +57,16 @@ def write_bundle(net: nn.Module, card: Card, folder: Path) -> Path:
         git_commit=git_commit(),
         libraries={name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
     )
-    text = msgspec.json.format(msgspec.json.encode(_rounded(msgspec.to_builtins(card, enc_hook=float))), indent=1)
     (target / "model.onnx").write_bytes(content)
+    write_card(card, target)
+    return target
+
+
+def write_card(card: Card, target: Path) -> None:
+    """Write card.json and CARD.md of a bundle whose graph is there: with its card a bundle is complete."""
+    text = msgspec.json.format(msgspec.json.encode(_rounded(msgspec.to_builtins(card, enc_hook=float))), indent=1)
     (target / "card.json").write_bytes(text + b"\n")
     cards.write(target)
-    return target
 
 
 def to_onnx(net: nn.Module, family: str) -> bytes:

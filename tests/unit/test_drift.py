@@ -1,0 +1,99 @@
+"""Drift of the features: the index by hand, the window by a clock of ours, and what the worker shows."""
+
+import math
+
+import numpy as np
+import pytest
+
+from stream.core import drift
+from stream.core.features import FEATURES
+from stream.inference import Histogram
+from stream.metrics import Metrics
+from stream.telemetry import DRIFT_SECONDS, Drift
+from tests.ticks import chunk
+from tests.unit.test_pipeline import pipeline, ticks
+
+EDGES = np.array([[0.0]])
+WARM = np.zeros(16, np.bool_)
+EIGHTS = np.arange(0, 16 * drift.EVERY, drift.EVERY)
+
+
+def column(*values: float) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    return np.array(values, np.float32)[:, None]
+
+
+def test_the_index_is_the_one_by_hand() -> None:
+    expected = np.array([[[0.5, 0.5]]])
+    assert drift.stability_index(expected, np.array([[50, 50]])).tolist() == [0.0]
+    by_hand = 0.3 * math.log(0.8 / 0.5) - 0.3 * math.log(0.2 / 0.5)
+    assert drift.stability_index(expected, np.array([[80, 20]]))[0] == pytest.approx(by_hand)
+
+
+def test_the_training_file_that_is_most_like_now_counts() -> None:
+    expected = np.array([[[0.5, 0.5], [0.8, 0.2]]])
+    assert drift.stability_index(expected, np.array([[80, 20]])).tolist() == [0.0]
+
+
+def test_an_empty_bin_leaves_the_index_finite() -> None:
+    assert 1 < drift.stability_index(np.array([[[0.5, 0.5]]]), np.array([[100, 0]]))[0] < 10
+
+
+def test_one_tick_in_so_many_counts_and_none_that_is_warming() -> None:
+    window = drift.Window(EDGES, 900.0)
+    window.add(
+        column(-1, 1, 1, 1), np.array([0, 1, drift.EVERY, 2 * drift.EVERY]), np.array([0, 0, 0, 1], np.bool_), 0.0
+    )
+    assert window.counts(0.0).tolist() == [[1, 1]]
+
+
+def test_what_is_older_than_the_window_is_forgotten() -> None:
+    window = drift.Window(EDGES, 900.0)
+    window.add(column(*[-1.0] * 16), EIGHTS, WARM, 0.0)
+    window.add(column(*[1.0] * 16), EIGHTS, WARM, 600.0)
+    assert window.counts(899.0).tolist() == [[16, 16]]
+    assert window.counts(901.0).tolist() == [[0, 16]]
+    assert window.counts(10_000.0).tolist() == [[0, 0]]
+
+
+def test_a_histogram_has_shares_of_each_file_that_counting_finds_again() -> None:
+    rng = np.random.default_rng(0)
+    files = [rng.normal(0, 1, 4000).astype(np.float32), rng.normal(3, 1, 400).astype(np.float32)]
+    edges, shares = drift.histogram(files, 10)
+    assert edges == sorted(set(edges))
+    assert np.mean(shares, axis=0) == pytest.approx(np.full(10, 0.1), abs=0.01)
+    window = drift.Window(np.array([edges]), 900.0)
+    window.add(files[1][:, None], np.arange(400) * drift.EVERY, np.zeros(400, np.bool_), 0.0)
+    assert drift.stability_index(np.array([shares]), window.counts(0.0)).tolist() == [0.0]
+
+
+def test_a_feature_with_few_values_has_as_many_bins_as_the_others() -> None:
+    edges, shares = drift.histogram([np.array([0, 0, 0, 1], np.float32)], 10)
+    assert len(edges) == 9
+    assert edges == sorted(set(edges))
+    assert shares[0][:2] == [0.75, 0.25]
+    assert sum(shares[0]) == 1.0
+
+
+def test_the_worker_shows_the_index_of_each_feature_once_there_are_ticks_enough() -> None:
+    width = len(FEATURES)
+    unlike = [Histogram([1e30], [[0.5, 0.5]])] * width  # all ticks of now are in the first bin
+    now, metrics = 0.0, Metrics()
+    shown = Drift(unlike, lambda: now)
+    one = pipeline()
+    shown.note(one.process(chunk(ticks(3000)), 1))
+    shown.show(metrics)
+    assert b"feature_stability_index{" not in metrics.exposition()[0]
+    shown.note(one.process(chunk(ticks(2000, 3000), first=3000), 1))
+    shown.show(metrics)
+    text = metrics.exposition()[0].decode()
+    assert text.count("tapewatch_feature_stability_index{") == width
+    now = 2 * DRIFT_SECONDS  # too few again: what was shown stays
+    shown.show(metrics)
+    assert metrics.exposition()[0].decode().count("tapewatch_feature_stability_index{") == width
+
+
+def test_without_histograms_nothing_is_shown() -> None:
+    metrics, shown = Metrics(), Drift([])
+    shown.note(pipeline().process(chunk(ticks(100)), 1))
+    shown.show(metrics)
+    assert b"feature_stability_index{" not in metrics.exposition()[0]
