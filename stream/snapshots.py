@@ -9,8 +9,8 @@ A layout, all little-endian, without padding: `magic`, `version`, `hidden_size`,
 made the hidden state: that of the instrument's last answered tick), then the parts of the state with the part's name
 before each field, `hidden`, and `crc`, a CRC-32C of everything before it.
 
-A snapshot has 2,819 bytes with a hidden state of 32 numbers. `python -m tests.benchmark.checkpoints`, one core of a
-2-core virtual machine that others were using too: writing 10,000 of them takes the worker some 7 us each, copying,
+A snapshot has 2,819 bytes with a hidden state of 32 numbers. `python -m tests.benchmark checkpoints recovery`, one core
+of a 2-core virtual machine that others were using too: writing 10,000 of them takes the worker some 7 us each, copying,
 checksum and record batches included, and loading them from Kafka 0.4 to 1.8 s.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmark [drain] [latency] [stages]`, all of them by default: what `make bench` runs.
+"""`python -m tests.benchmark [stages] [drain] [latency] [checkpoints] [recovery]`: what `make bench` runs, all of them.
 
 Starts a Kafka of its own from `make kafka`, on 127.0.0.1, and leaves nothing running.
 """
@@ -11,15 +11,16 @@ from typing import Final
 from rich.console import Console
 
 from stream.errors import TapewatchError
-from tests.benchmark import drain, latency, machine, report, stages, tape
+from tests.benchmark import checkpoints, drain, latency, machine, report, stages, tape
 from tests.benchmark.stand import Stand
 from tests.benchmark.tape import Tape
 
-PARTS: Final = ("stages", "drain", "latency")
+PARTS: Final = ("stages", "drain", "latency", "checkpoints", "recovery")
 RATES: Final[list[tuple[latency.Measured, float]]] = [
     ("worker", 1000.0),
     ("worker", 5000.0),
     ("worker", 20_000.0),
+    ("worker, exactly once", 5000.0),
     ("naive", 1000.0),
     ("Kafka alone", 5000.0),
 ]
@@ -55,7 +56,7 @@ def measure(parts: list[str], options: argparse.Namespace, progress: Console) ->
     if "stages" in parts:
         progress.print("stages: the pipeline by itself")
         findings.stages = stages.measure(recorded, min(options.ticks, 200_000), options.runs)
-    if {"drain", "latency"} & set(parts):
+    if set(parts) - {"stages"}:
         progress.print("starting Kafka")
         with Stand() as stand:
             _on_kafka(stand, recorded, parts, options, findings, progress)
@@ -73,6 +74,15 @@ def _on_kafka(
         for subject, rate in RATES:
             out.print(f"latency: {subject} at {rate:,.0f} ticks/s")
             findings.latency.append(latency.measure(stand, recorded, subject, rate, options.seconds))
+    if "checkpoints" in parts:
+        out.print(
+            f"checkpoints: {options.runs} runs of {len(checkpoints.WAYS)} ways with {options.instruments} symbols"
+        )
+        findings.checkpoints = checkpoints.measure(stand, options.instruments, options.ticks, options.runs)
+    if "recovery" in parts:
+        for number in options.instruments:
+            out.print(f"recovery: {options.runs} starts on the snapshots of {number:,} symbols")
+            findings.recovery.append(checkpoints.recover(stand, number, options.runs))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=_count, default=5, metavar="N", help="runs of each case (default 5)")
     parser.add_argument("--ticks", type=_count, default=600_000, metavar="N", help="to drain (default 600,000)")
     parser.add_argument("--seconds", type=_count, default=20, metavar="N", help="at each rate (default 20)")
+    parser.add_argument(
+        "--instruments",
+        type=_count,
+        nargs="+",
+        default=[16, 10_000],
+        metavar="N",
+        help="of checkpoints and recovery (default 16 10000)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's figures")
     parser.add_argument("--docs", action="store_true", help="write docs/performance/ again")
     return parser

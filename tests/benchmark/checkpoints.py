@@ -1,25 +1,26 @@
-"""What checkpoints cost, and how fast state is back: `python -m tests.benchmark.checkpoints [--runs N] [--ticks N]`.
+"""What checkpoints cost, and how fast state is back: `python -m tests.benchmark checkpoints recovery`.
 
 Drains the same filled topic in turns without snapshots, with them every second, and exactly once every 100 ms, as
-`tests.benchmark.drain` does; then starts a worker on the state that the last one left, and reads how long it took.
-The ticks are made: `instruments` symbols, each tick of one drawn evenly, so that with many of them a checkpoint writes
-nearly all.
+`tests.benchmark.drain` does. Recovery starts a worker on the snapshots that another has left, and reads from its log
+how long it took to load them. The ticks are made: `instruments` symbols, each tick of one drawn evenly, so that with
+many of them a checkpoint writes nearly all.
 """
 
-import argparse
 import re
-import statistics
 import time
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
-from rich.console import Console
 
-from stream.config import Settings
+from stream import clients
+from stream.children import Child
+from stream.config import Settings, Worker
+from stream.errors import TapewatchError
 from stream.messages import Tick, encode
-from tests.benchmark.drain import WARM_UP_SHARE, Run, _Watch
-from tests.benchmark.stand import LOOK_SECONDS, Stand, fill
+from tests.benchmark.drain import WARM_UP_SHARE, Run, Watch
+from tests.benchmark.stand import LOOK_SECONDS, PATIENCE_SECONDS, Stand, fill
 from tests.benchmark.tape import Tape
 
 START_NS: Final = 1_700_000_000_000_000_000
@@ -30,20 +31,34 @@ class Way(NamedTuple):
     """How a worker keeps its state."""
 
     name: str
-    snapshots: bool
-    delivery: str
-    commit_interval_seconds: float
+    snapshots: bool = True
+    delivery: str = "at_least_once"
+    commit_interval_seconds: float = Worker().commit_interval_seconds
 
 
-WAYS: Final = (
-    Way("no snapshots", False, "at_least_once", 1.0),
-    Way("at_least_once, 1 s", True, "at_least_once", 1.0),
-    Way("exactly_once, 100 ms", True, "exactly_once", 0.1),
-)
+PLAIN: Final = Way("no snapshots", snapshots=False)
+EXACTLY_ONCE: Final = Way("exactly once, every 100 ms", delivery="exactly_once", commit_interval_seconds=0.1)
+WAYS: Final = (PLAIN, Way("at least once, every second"), EXACTLY_ONCE)
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """All runs of one way with so many instruments: run i of all ways belong together."""
+
+    way: str
+    instruments: int
+    ticks: int
+    runs: list[Run]
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """Starts of a worker on the state of so many instruments."""
+
+    instruments: int
+    seconds: list[float]
 
 
 def record(ticks: int, instruments: int, seed: int = 0) -> Tape:
-    """Ticks of `instruments` symbols, 0.1 ms apart."""
+    """Ticks of `instruments` symbols, 0.1 ms apart; each has one among the first."""
     random = np.random.default_rng(seed)
     chosen = np.concatenate([np.arange(instruments), random.integers(0, instruments, ticks - instruments)])
     names = [f"S{number}" for number in range(instruments)]
@@ -61,67 +76,74 @@ def suited(settings: Settings, way: Way) -> Settings:
     return msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, **options))
 
 
-def drain(stand: Stand, settings: Settings, ticks: int) -> Run:
+def measure(stand: Stand, instruments: Iterable[int], ticks: int, runs: int) -> list[Kept]:
+    """Drain `ticks` of each number of instruments in all ways, `runs` times, in turns."""
+    found = []
+    for number in instruments:
+        topic = f"ticks.of.{number}"
+        stand.create(topic, 1)
+        fill(stand.broker, topic, record(max(ticks, number), number), 1)
+        taken: dict[Way, list[Run]] = {way: [] for way in WAYS}
+        for _ in range(runs):
+            for way in WAYS:
+                with stand.topics(1, topic) as plain:
+                    taken[way].append(_drain(stand, suited(plain, way), max(ticks, number)))
+        found += [Kept(way.name, number, max(ticks, number), done) for way, done in taken.items()]
+    return found
+
+
+def recover(stand: Stand, instruments: int, runs: int) -> Recovered:
+    """Let a worker answer three ticks of each instrument, stop it, and start another, `runs` times."""
+    ticks = 3 * instruments
+    with stand.topics(1) as settings:
+        fill(stand.broker, settings.topics.ticks, record(ticks, instruments), 1)
+        with stand.run("worker", settings) as child:
+            await_committed(settings, child, ticks)
+        return Recovered(instruments, [_start_again(stand, settings, instruments) for _ in range(runs)])
+
+
+def await_committed(settings: Settings, child: Child, ticks: int) -> None:
+    """Wait until all ticks are done with: by the group's offsets, since ends of topics count transactions as well.
+
+    Raises
+    ------
+    TapewatchError
+        If the worker ends, or has not done it within a minute.
+    """
+    names, end, done = settings.topics, time.monotonic() + PATIENCE_SECONDS, 0
+    while done < ticks:
+        done = sum(
+            clients.committed(settings.cluster, settings.worker.group, names.ticks, range(names.partitions)).values()
+        )
+        if not child.running or time.monotonic() > end:
+            raise TapewatchError(f"{done} of {ticks} ticks committed; last lines: {child.last_lines(5)}")
+
+
+def _drain(stand: Stand, settings: Settings, ticks: int) -> Run:
     """One run, from a tenth of the ticks to all of them."""
     with stand.run("worker", settings) as child:
-        watch = _Watch(child, int(ticks * WARM_UP_SHARE))
+        watch, moved, before = Watch(child, int(ticks * WARM_UP_SHARE)), time.monotonic(), -1
         # Ends of topics: the markers of transactions count too, at exactly_once one for each checkpoint.
         while (answered := min((counts := stand.counts(settings)).values())) < ticks:
-            assert child.running, child.last_lines()
             watch.look(answered)
+            if answered > before:
+                before, moved = answered, time.monotonic()
+            if not child.running or time.monotonic() - moved > PATIENCE_SECONDS:
+                raise TapewatchError(f"{answered} of {ticks} ticks answered; last lines: {child.last_lines(5)}")
             time.sleep(LOOK_SECONDS)
         watch.look(answered)
+        await_committed(settings, child, ticks)
         return watch.run(list(counts.values()))
 
 
-def recover(stand: Stand, settings: Settings) -> tuple[int, float]:
-    """Instruments and seconds of a start on the state that is there."""
-    log = stand.file("subject.log")
+def _start_again(stand: Stand, settings: Settings, instruments: int) -> float:
+    log, end = stand.file("subject.log"), time.monotonic() + PATIENCE_SECONDS
     log.unlink()
     with stand.run("worker", settings) as child:
         while not (found := RECOVERED.search(log.read_text())):
-            assert child.running, child.last_lines()
-            time.sleep(0.02)
-    return int(found[1]), float(found[2])
-
-
-def main() -> None:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--ticks", type=int, default=400_000)
-    parser.add_argument("--instruments", type=int, nargs="+", default=[16, 10_000])
-    options = parser.parse_args()
-    console = Console(width=120)
-    with Stand() as stand:
-        for instruments in options.instruments:
-            ticks = f"ticks.{instruments}"
-            stand.create(ticks, 1)
-            fill(stand.broker, ticks, record(options.ticks, instruments), 1, slice(options.ticks))
-            _measure(stand, ticks, options.ticks, options.runs, instruments, console)
-
-
-def _measure(stand: Stand, topic: str, ticks: int, runs: int, instruments: int, console: Console) -> None:
-    found: dict[Way, list[Run]] = {way: [] for way in WAYS}
-    recoveries: list[tuple[int, float]] = []
-    for _ in range(runs):
-        for way in WAYS:
-            with stand.topics(1, topic) as plain:
-                settings = suited(plain, way)
-                found[way].append(drain(stand, settings, ticks))
-                if way.snapshots:
-                    recoveries.append(recover(stand, settings))
-    for way, taken in found.items():
-        shown = ", ".join(f"{run.ticks_per_second:,.0f} ({run.ticks_per_cpu_second:,.0f})" for run in taken)
-        pairs = list(zip(taken, found[WAYS[0]], strict=True))
-        ratio = statistics.median(run.ticks_per_second / plain.ticks_per_second for run, plain in pairs)
-        cpu = statistics.median(run.ticks_per_cpu_second / plain.ticks_per_cpu_second for run, plain in pairs)
-        console.print(
-            f"{instruments:>6} instruments  {way.name:<21} {shown} ticks/s (per CPU s); ratio {ratio:.3f} ({cpu:.3f})"
-        )
-    for count, seconds in recoveries:
-        console.print(f"{instruments:>6} instruments  recovered {count} in {seconds:.3f} s")
-
-
-if __name__ == "__main__":
-    main()
+            if not child.running or time.monotonic() > end:
+                raise TapewatchError(f"no state was loaded; last lines: {child.last_lines(5)}")
+            time.sleep(LOOK_SECONDS)
+    if int(found[1]) != instruments:
+        raise TapewatchError(f"{found[1]} of {instruments} instruments were loaded")
+    return float(found[2])

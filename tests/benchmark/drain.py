@@ -81,7 +81,7 @@ def _filled(stand: Stand, tape: Tape, case: Case, filled: dict[tuple[int, int], 
 
 def _run(stand: Stand, case: Case, ticks: str) -> Run:
     with stand.topics(case.partitions, ticks) as settings, stand.run(case.subject, settings) as child:
-        watch = _Watch(child, int(case.ticks * WARM_UP_SHARE))
+        watch = Watch(child, int(case.ticks * WARM_UP_SHARE))
         counts = stand.await_results(settings, child, case.ticks, watch.look)
         return watch.run(list(counts.values()))
 
@@ -92,7 +92,7 @@ class _Sample(NamedTuple):
     cpu: float
 
 
-class _Watch:
+class Watch:
     """Looks at the clocks when the warm-up is over, and when all is done."""
 
     def __init__(self, child: Child, warm_up: int) -> None:
@@ -102,12 +102,14 @@ class _Watch:
         self._last = _Sample(0, 0.0, 0.0)
 
     def look(self, answered: int) -> None:
+        """So many ticks are answered now."""
         if answered > self._last.answered:
             self._last = _Sample(answered, time.perf_counter(), cpu_seconds(self._child.pid))
             if self._first is None and answered >= self._warm_up:
                 self._first = self._last
 
     def run(self, results: list[int]) -> Run:
+        """What was seen, with the records that each topic has."""
         first = self._first or self._last
         ticks = self._last.answered - first.answered
         wall, cpu = self._last.wall - first.wall, self._last.cpu - first.cpu

@@ -3,7 +3,8 @@
 A producer process keeps a rate (`paced`), the worker answers, and a consumer of its own reads the topic of actions,
 the last of the three that is sent. Each answer names the partition and offset of its tick, and so finds the time at
 which that was handed to the producer. Producer and consumer are librdkafka's, on the broker's cores. What Kafka and
-the two take by themselves is measured by a consumer of the ticks.
+the two take by themselves is measured by a consumer of the ticks. It reads committed records only, so of a worker that
+answers exactly once it sees nothing before the checkpoint.
 """
 
 import contextlib
@@ -20,16 +21,18 @@ from numpy.typing import NDArray
 from stream.children import Child
 from stream.config import ROOT, Settings
 from stream.errors import TapewatchError
+from tests.benchmark import checkpoints
 from tests.benchmark.stand import PATIENCE_SECONDS, Stand, Subject, environment, fill
 from tests.benchmark.tape import Tape
 
 PARTITIONS: Final = 4
 PRIMING_TICKS: Final = 2000  # answered before the clock runs: everything is loaded, and compiled, and connected
 WARM_UP_SECONDS: Final = 3.0
+READ: Final = {"fetch.wait.max.ms": 5, "isolation.level": "read_committed"}
 MILLISECONDS: Final = 1e-6  # of a nanosecond
 
 
-Measured = Subject | Literal["Kafka alone"]
+Measured = Subject | Literal["worker, exactly once", "Kafka alone"]
 Identify = Callable[[Message], tuple[int, int]]
 """Partition and offset of the tick that a record on the topic that is read belongs to."""
 
@@ -76,6 +79,11 @@ def measure(stand: Stand, tape: Tape, subject: Measured, rate: float, seconds: f
         fill(stand.broker, settings.topics.ticks, tape, PARTITIONS, slice(PRIMING_TICKS))
         if subject == "Kafka alone":
             found = _play(stand, _Plan(settings, tape, rate, ticks, None), settings.topics.ticks, _itself)
+        elif subject == "worker, exactly once":
+            settings = checkpoints.suited(settings, checkpoints.EXACTLY_ONCE)
+            child = stack.enter_context(stand.run("worker", settings))
+            checkpoints.await_committed(settings, child, PRIMING_TICKS)
+            found = _play(stand, _Plan(settings, tape, rate, ticks, child), settings.topics.actions, _answered())
         else:
             child = stack.enter_context(stand.run(subject, settings))
             stand.await_results(settings, child, PRIMING_TICKS)
@@ -138,7 +146,7 @@ def _read(plan: _Plan, producer: Child, topic: str, identify: Identify) -> NDArr
     index = plan.index()
     left = plan.ticks - PRIMING_TICKS
     seen, moved = [0] * left, time.monotonic()
-    consumer = Consumer({"bootstrap.servers": plan.settings.broker, "group.id": "read", "fetch.wait.max.ms": 5})
+    consumer = Consumer({"bootstrap.servers": plan.settings.broker, "group.id": "read", **READ})
     consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
     try:
         while left:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from stream.config import ROOT
-from tests.benchmark.drain import Drained
+from tests.benchmark.checkpoints import PLAIN, Kept, Recovered
+from tests.benchmark.drain import Drained, Run
 from tests.benchmark.latency import Rate
 from tests.benchmark.stages import STAGES, Staged
 
@@ -28,6 +29,8 @@ class Findings(msgspec.Struct):
     drain: list[Drained] = []
     latency: list[Rate] = []
     stages: list[Staged] = []
+    checkpoints: list[Kept] = []
+    recovery: list[Recovered] = []
 
 
 class Table(NamedTuple):
@@ -47,6 +50,10 @@ def tables(findings: Findings) -> list[Table]:
         found.append(_latency(findings.latency))
     if findings.stages:
         found.append(_stages(findings.stages))
+    if findings.checkpoints:
+        found.append(_checkpoints(findings.checkpoints))
+    if findings.recovery:
+        found.append(_recovery(findings.recovery))
     return found
 
 
@@ -78,11 +85,38 @@ def _ratios(drained: list[Drained]) -> Table:
     for subject in ("raw loop", "naive"):
         if "worker" not in on_one or subject not in on_one:
             continue
-        pairs = list(zip(on_one["worker"].runs, on_one[subject].runs, strict=True))
-        wall = [ours.ticks_per_second / theirs.ticks_per_second for ours, theirs in pairs]
-        cpu = [ours.ticks_per_cpu_second / theirs.ticks_per_cpu_second for ours, theirs in pairs]
-        rows.append([f"worker / {subject}", _spread(wall, ".2f"), _spread(cpu, ".2f")])
+        rows.append([f"worker / {subject}", *_over(on_one["worker"].runs, on_one[subject].runs)])
     return Table("Ratios on one partition, pair by pair", ("", "by the wall", "per CPU second"), rows)
+
+
+def _over(ours: list[Run], theirs: list[Run]) -> list[str]:
+    """How many times as fast, run by run: by the wall, and per CPU second."""
+    pairs = list(zip(ours, theirs, strict=True))
+    wall = [one.ticks_per_second / other.ticks_per_second for one, other in pairs]
+    cpu = [one.ticks_per_cpu_second / other.ticks_per_cpu_second for one, other in pairs]
+    return [_spread(wall, ".2f"), _spread(cpu, ".2f")]
+
+
+def _checkpoints(kept: list[Kept]) -> Table:
+    plain = {each.instruments: each.runs for each in kept if each.way == PLAIN.name}
+    columns = ("", "instruments", "ticks", "runs", "ticks/s by the wall", "of it without", "per CPU second")
+    rows = [
+        [
+            each.way,
+            f"{each.instruments:,}",
+            f"{each.ticks:,}",
+            str(len(each.runs)),
+            _spread([run.ticks_per_second for run in each.runs], ",.0f"),
+            *_over(each.runs, plain[each.instruments]),
+        ]
+        for each in kept
+    ]
+    return Table("Checkpoints while one partition is drained, pair by pair over no snapshots", columns, rows)
+
+
+def _recovery(recovered: list[Recovered]) -> Table:
+    rows = [[f"{each.instruments:,}", str(len(each.seconds)), _spread(each.seconds, ".2f")] for each in recovered]
+    return Table("From the assignment to the state of all instruments", ("instruments", "starts", "s"), rows)
 
 
 def _latency(rates: list[Rate]) -> Table:

@@ -14,7 +14,7 @@ from stream.config import ROOT, Settings
 from stream.decoding import Chunk
 from stream.encoding import values
 from stream.pipeline import Pipeline
-from tests.benchmark import report, tape
+from tests.benchmark import checkpoints, drain, report, tape
 from tests.benchmark.peers.naive import Scorer
 from tests.benchmark.stand import environment
 
@@ -43,6 +43,42 @@ def test_drain_counts_three_results_for_each_tick_and_subject(tmp_path: Path) ->
         ("worker", 4): [[TICKS] * 3],
     }
     assert "Draining a filled topic" in done.stdout
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+def test_checkpoints_and_recovery_count_what_was_kept(tmp_path: Path) -> None:
+    file = tmp_path / "kept.json"
+    parts, size = ["checkpoints", "recovery"], ["--instruments", "40", "--runs", "1", "--ticks", str(TICKS)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmark", *parts, *size, "--json", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_bytes())
+    assert [(each["way"], each["instruments"], each["ticks"]) for each in found["checkpoints"]] == [
+        (way.name, 40, TICKS) for way in checkpoints.WAYS
+    ]
+    plain, at_least_once, exactly_once = ([run["results"] for run in each["runs"]] for each in found["checkpoints"])
+    assert plain == at_least_once == [[TICKS] * 3]
+    assert min(exactly_once[0]) >= TICKS  # with the markers of transactions
+    assert [(each["instruments"], len(each["seconds"])) for each in found["recovery"]] == [(40, 1)]
+
+
+def test_checkpoints_are_told_as_a_share_of_the_same_run_without() -> None:
+    plain, kept = drain.Run(1000.0, 2000.0, []), drain.Run(900.0, 1500.0, [])
+    found = [checkpoints.Kept(checkpoints.PLAIN.name, 16, 10, [plain]), checkpoints.Kept("kept", 16, 10, [kept])]
+    (table,) = report.tables(report.Findings({}, checkpoints=found))[1:]
+    assert [row[-3:] for row in table.rows] == [["1,000", "1.00", "1.00"], ["900", "0.90", "0.75"]]
+
+
+def test_each_instrument_has_a_tick_on_the_tape_of_checkpoints() -> None:
+    recorded = checkpoints.record(50, 20)
+    assert len(recorded.values) == 50
+    assert len(set(recorded.keys[:20])) == 20
 
 
 def test_no_tick_of_the_tape_is_late_or_refused_in_any_round() -> None:
