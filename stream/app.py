@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -154,6 +154,8 @@ class Worker(Listener):
         elsewhere: dict[TP, int] = {}
         if fresh and self._settings.worker.snapshots:
             try:
+                for tp, end in (await self._answered(fresh)).items():
+                    lanes[tp].answered_until = end
                 elsewhere = await self._checkpoints.recover(lanes, await self._presence.ticks_id())
             except TapewatchError as error:
                 self._stop_for(error)
@@ -162,6 +164,15 @@ class Worker(Listener):
             "assigned topic=%s partitions=%s", self._settings.topics.ticks, _listed(tp.partition for tp in offsets)
         )
         return elsewhere
+
+    async def _answered(self, tps: Sequence[TP]) -> Mapping[TP, int]:
+        """Where the ticks end that whoever had the partitions before may have answered without committing them."""
+        if self._exactly_once:
+            return {}  # what is not committed, nobody sees
+        try:
+            return await self.consumer.highwaters(*tps)
+        except KafkaError as error:
+            raise WorkerFailed(f"cannot learn where topic {self._settings.topics.ticks} ends: {error!r}") from None
 
     def _must_open(self, partition: int, offset: int | None) -> bool:
         lane = self._lanes.get(partition)

@@ -73,6 +73,7 @@ class Lane:
         self.succession: Succession | None = None  # of the models; None where they never change
         self.must_record = False  # Kafka does not have the succession yet
         self.unsettled: Unsettled | None = None
+        self.answered_until = 0  # who had the partition before may have answered the ticks below it already
         self.checkpoint_offset = next_offset  # of the last checkpoint, made or not
         self.pace = 0  # ticks from the one before to it
         self.origin: bytes | None = None  # id of the topic of ticks, ...

@@ -1,21 +1,26 @@
 """The process that is fuzzed: atheris watches which branches of ours an input reaches, and makes the next from it."""
 
+import importlib
 import os
 import pickle
+import pkgutil
 import sys
 from pathlib import Path
 
 import atheris
 import msgspec
 
-from stream import encoding, inference, snapshots  # noqa: F401  these bring numba's kernels, which must stay as they are
-from stream.core import actions, alerts, features, outcomes, packing, risk  # noqa: F401
+import stream.core
+from stream import encoding, inference, snapshots  # noqa: F401  as below
+
+for kernels in pkgutil.iter_modules(stream.core.__path__, "stream.core."):
+    importlib.import_module(kernels.name)  # before atheris looks: numba compiles Python's own instructions only
 
 with atheris.instrument_imports(include=["stream.decoding", "stream.explanations", "stream.pipeline"]):
     from stream.pipeline import compile_kernels
 
-from tests.fuzz.inputs import messages
-from tests.fuzz.subject import Broken, Subject
+from tests.fuzz.inputs import messages  # noqa: E402
+from tests.fuzz.subject import Broken, Subject  # noqa: E402
 
 
 def main() -> None:

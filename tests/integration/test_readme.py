@@ -25,6 +25,7 @@ from stream.config import ROOT, Settings, Topics, load
 from stream.feeds.files import OPTIONAL, REQUIRED
 from stream.feeds.scenarios import SCENARIOS
 from stream.messages import decode_tick
+from training import cli as training_cli
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = {
@@ -74,6 +75,8 @@ def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
 
 
 def options_of(command: click.Command) -> set[str]:
+    # These two hand everything over to training, which is not imported where it is not installed.
+    command = {"train": training_cli.train, "evaluate": training_cli.evaluate}.get(command.name or "", command)
     own = {name for parameter in command.params for name in parameter.opts}
     return own | {name for parameter in commands.params for name in parameter.opts} | {"--help", "-h"}
 

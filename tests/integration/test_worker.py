@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stream import clients, topics
 from stream.broker import KafkaBroker, free_ports
@@ -23,6 +23,11 @@ from stream.children import Child
 from stream.config import ROOT, Settings, Topics, Worker
 from tests.integration.echo import BAD, POISON
 
+LOADING = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+}
 Eventually = Callable[[Callable[[], bool]], None]
 Run = Callable[[Settings], "EchoWorker"]
 
@@ -166,9 +171,14 @@ def committed(settings: Settings) -> list[int]:
     """Committed offset of each partition of the ticks; -1001 where there is none."""
     consumer = Consumer({"bootstrap.servers": settings.broker, "group.id": settings.worker.group})
     partitions = [TopicPartition(settings.topics.ticks, partition) for partition in range(4)]
-    offsets = [each.offset for each in consumer.committed(partitions, 40)]
-    consumer.close()
-    return offsets
+    try:
+        return [each.offset for each in consumer.committed(partitions, 40)]
+    except KafkaException as error:
+        if error.args[0].code() not in LOADING:
+            raise
+        return committed(settings)  # a broker that has just come back is still loading its groups
+    finally:
+        consumer.close()
 
 
 def ends(sent: Sequence[tuple[int, int, bytes]]) -> list[int]:

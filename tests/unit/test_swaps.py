@@ -110,6 +110,22 @@ def test_who_goes_on_has_the_models_in_force_and_those_to_come_at_their_tick() -
     assert fed(one, 100, 106) == ["fake@1"] * 4 + ["fake@2"] * 2
 
 
+def test_what_may_have_been_answered_before_a_crash_is_answered_by_the_same_models_again() -> None:
+    shelf, one = swaps(ONE, TWO, THREE), lane(100)
+    run(shelf.open(one, stored(reign(0, ONE), reign(104, TWO)), 0))
+    one.answered_until = 108
+    one.note_checkpoint(100)
+    shelf.announce(one)
+    assert fed(one, 100, 106) == ["fake@1"] * 4 + ["fake@2"] * 2
+    one.note_checkpoint(106)
+    shelf.announce(one)
+    assert one.succession == Succession((reign(0, ONE), reign(104, TWO)))
+    assert fed(one, 106, 108) == ["fake@2"] * 2
+    one.note_checkpoint(108)
+    shelf.announce(one)
+    assert one.succession.last.models == THREE.names
+
+
 def test_new_models_begin_ahead_by_the_ticks_of_a_second() -> None:
     shelf = swaps(ONE, TWO)
     one = begun(shelf)
