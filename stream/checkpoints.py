@@ -86,9 +86,10 @@ class Checkpoints:
             each.abandon(error)
 
     async def recover(self, lanes: Mapping[TP, Lane], ticks_id: str | None) -> dict[TP, int]:
-        """Give new lanes the state of their snapshots; returns where reading goes on, where that is further on.
+        """Give new lanes the state of their snapshots; returns where to read on, where not as committed.
 
-        Snapshots of a topic of ticks that has another id than the present one are of no use, and will be deleted.
+        Snapshots of a topic of ticks that has another id than the present one are of no use, and will be deleted;
+        nor is the committed offset, and reading begins anew.
 
         Raises
         ------
@@ -102,11 +103,13 @@ class Checkpoints:
         )
         elsewhere, instruments = {}, 0
         for tp, lane in lanes.items():
+            committed = lane.next_offset
             restored = await self._take_up(tp, lane, stored[tp.partition], ticks_id)
             instruments += restored.instruments
             _tell(tp, lane, restored)
-            if restored.next_offset > (lane.next_offset or 0):
-                elsewhere[tp] = lane.next_offset = restored.next_offset
+            goes_on = max(lane.next_offset or 0, restored.next_offset)
+            if goes_on != (committed or 0):
+                elsewhere[tp] = lane.next_offset = goes_on
             await asyncio.sleep(0)
         await asyncio.gather(*(self._record(tp, lane) for tp, lane in lanes.items()))
         seconds = time.monotonic() - began
@@ -149,10 +152,15 @@ class Checkpoints:
         if origin is None or lane.origin in (None, origin):
             return kept
         log.warning(
-            "topic made again topic=%s partition=%s: its snapshots are of the old one, and state starts cold",
+            "topic made again topic=%s partition=%s: its snapshots are of the old one, and state starts cold, at the "
+            "first tick",
             tp.topic,
             tp.partition,
         )
+        # Kafka deletes the offsets with the topic, but a worker that reads on in the new one, where it was in the old,
+        # commits before it notices: what is below was never answered.
+        if lane.next_offset is not None:
+            lane.next_offset = lane.checkpoint_offset = 0
         models = succession.key(self._settings.worker.group)  # which are recorded anew at once
         lane.obsolete = {each.key for each in kept} - {models}
         return []

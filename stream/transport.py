@@ -456,7 +456,8 @@ class Consumer(driver.Consumer):
         for tp, offset in elsewhere.items():
             await self._seek(tp, offset)
             self.ledgers[tp].reset(offset)
-        return offsets
+            self.committed_offsets.pop(tp, None)
+        return {**offsets, **elsewhere}  # Faust drops what is below, without a word
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish, commit, then forget the revoked partitions."""
