@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from stream.core.features import INDEX, WINDOW
 from stream.core.results import FORECAST_COLUMNS
 from stream.messages import HORIZONS
+from tests.graphs import words
 from tests.training_data import sample
 from training import data, evaluation, export, forecaster, gan, policy
 from training.forecasters.contract import Settings
@@ -53,9 +55,18 @@ def test_onnx_equals_pytorch(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["critic", "policy"])
 def test_graph_names_no_path_of_the_machine(family: str) -> None:
-    content = export.to_onnx(networks()[family], family)
+    content = words(export.to_onnx(networks()[family], family))
     assert b".py" not in content
     assert b"/home" not in content
+
+
+def test_words_of_a_graph_hold_its_notes_but_no_weights() -> None:
+    weights = onnx.numpy_helper.from_array(np.frombuffer(b"/of/weights.py  ", np.float32), "w")
+    node = onnx.helper.make_node("Identity", ["w"], ["out"], doc_string="made by /home/me/note")
+    made = onnx.helper.make_graph([node], "graph", [], [], [weights])
+    found = words(onnx.helper.make_model(made).SerializeToString())
+    assert b"/home/me/note" in found
+    assert b".py" not in found
 
 
 def test_graph_that_differs_is_not_written() -> None:
