@@ -298,7 +298,8 @@ class Worker(Listener):
         return futures
 
     async def _publish_alerts(self, partition: int, alerts: list[Alert]) -> list[asyncio.Future[Any]]:
-        records = [Record(alert.symbol.encode(), messages.encode(alert)) for alert in alerts]
+        write = messages.ENCODERS[self._settings.format]
+        records = [Record(alert.symbol.encode(), write(alert)) for alert in alerts]
         outlet = self._outlet(partition)
         return await outlet.send_records(self._settings.topics.alerts, partition, records, _now_ms())
 

@@ -66,7 +66,11 @@ def document(settings: Settings | None = None) -> dict[str, Any]:
         "info": {
             "title": "Tapewatch",
             "version": __version__,
-            "description": "Trade ticks in; for each accepted tick a forecast, a risk and an action out, and alerts.",
+            "description": (
+                "Trade ticks in; for each accepted tick a forecast, a risk and an action out, and alerts. Written as "
+                'JSON, or with the setting format = "msgpack" as MessagePack maps with the same fields; ticks may '
+                "come as either, message by message."
+            ),
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",

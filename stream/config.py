@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from stream.errors import ConfigError
+from stream.messages import Format
 
 ENV_PREFIX: Final = "TAPEWATCH_"
 ENV_FILE: Final = "TAPEWATCH_CONFIG"
@@ -214,6 +215,7 @@ class Settings(_Section, frozen=True):
     """All settings of a process."""
 
     broker: str = "127.0.0.1:9092"  # HOST:PORT, or several with commas between
+    format: Format = "json"  # of what is written, msgpack is shorter; what is read may be either
     topics: Topics = Topics()
     worker: Worker = Worker()
     web: Web = Web()

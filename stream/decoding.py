@@ -1,6 +1,6 @@
 """Raw messages to columns: validation, instruments and their slots, and the reason for every refusal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -11,10 +11,13 @@ from stream.core.features import TickColumns
 from stream.errors import BadMessage
 from stream.messages import (
     MAX_SYMBOL_LENGTH,
+    TICK_DECODERS,
     Reason,
     Tick,
+    decode_any,
     decode_tick,
     exchange_ns_rule,
+    is_msgpack,
     trade_key,
 )
 
@@ -120,12 +123,17 @@ def decode(chunk: Chunk, instruments: Instruments, max_bytes: int) -> Decoded:
     try:
         if max(map(len, chunk.values), default=0) > max_bytes:  # type: ignore[arg-type]
             raise BadMessage("too_large", "")
-        ticks = list(map(decode_tick, chunk.values))  # type: ignore[arg-type]
+        ticks = list(map(_tick_decoder(chunk.values), chunk.values))  # type: ignore[arg-type]
         slots = instruments.slots(chunk.keys, ticks)
     except (BadMessage, KeyError, TypeError, ValueError, RecursionError):
         # A message of the chunk is bad, or an instrument is new: look at each of them.
         return _decode_each(chunk, instruments, max_bytes)
     return Decoded(_columns(ticks, slots, chunk.offsets), np.arange(len(ticks)), [])
+
+
+def _tick_decoder(values: Sequence[bytes | None]) -> Callable[[bytes], Tick]:
+    """For all that is written as the first one is; another one is an error, after which each is looked at."""
+    return TICK_DECODERS["msgpack" if values and values[0] and is_msgpack(values[0]) else "json"]
 
 
 def _decode_each(chunk: Chunk, instruments: Instruments, max_bytes: int) -> Decoded:
@@ -156,12 +164,14 @@ def _decode_one(value: bytes | None, max_bytes: int) -> Tick:
     except msgspec.ValidationError as error:
         raise _broken_rule(value, str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if is_msgpack(value):
+            raise BadMessage("msgpack", str(error)) from None
         hint = "; JSON has no NaN and no Infinity" if b"NaN" in value or b"Infinity" in value else ""
         raise BadMessage("json", f"{error}{hint}") from None
 
 
 def _broken_rule(value: bytes, rule: str) -> BadMessage:
-    """Reason and rule of a message that is JSON but no tick."""
+    """Reason and rule of a message that can be read but is no tick."""
     if "$.symbol" in rule and "length" in rule:
         return BadMessage("symbol", rule)
     if "$.side" in rule:
@@ -171,9 +181,9 @@ def _broken_rule(value: bytes, rule: str) -> BadMessage:
     if "$.exchange_ns" not in rule:
         return BadMessage("range", rule)
     try:
-        return BadMessage("range", exchange_ns_rule(msgspec.json.decode(value)["exchange_ns"]))
+        return BadMessage("range", exchange_ns_rule(decode_any(value)["exchange_ns"]))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # behind the field that is out of range
-        return BadMessage("json", str(error))
+        return BadMessage("msgpack" if is_msgpack(value) else "json", str(error))
 
 
 def _check_key(key: bytes | None, symbol: str) -> None:

@@ -70,7 +70,7 @@ class _Place(msgspec.Struct):
     offset: int
 
 
-_place = msgspec.json.Decoder(_Place).decode
+_place = messages.decoder(_Place)
 
 
 class Newest:

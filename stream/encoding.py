@@ -1,4 +1,4 @@
-"""Results to Kafka record batches: one compiled kernel writes the JSON of three topics and its framing.
+"""Results to Kafka record batches: one compiled kernel writes JSON, or MessagePack, of three topics and its framing.
 
 The schema is written once, in `messages`. At import every result struct is encoded by msgspec with a named hole in
 the place of each value and cut at the holes; what remains are the literal pieces between the values, and the kernel
@@ -14,7 +14,7 @@ take 4.4 us from structs that are made already; a chunk of a single tick takes 2
 import re
 import struct
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from stream import messages
 from stream.core import records
 from stream.core.records import Columns, Instruments, Layout
 from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results
+from stream.messages import Format
 
 MAX_BATCH_BYTES: Final = 1_000_000
 """Largest batch made: a broker takes 1,048,588 bytes (`max.message.bytes`) unless told otherwise."""
@@ -48,7 +49,19 @@ _NAMES: Final[dict[str, tuple[bool | str | None, ...]]] = {
 }
 _PREFIX: Final = ["symbol", "venue"]  # the instrument's part, which every record begins with
 _CONSTANT: Final = ("partition", "model")  # the same in a whole batch
-_HOLE: Final = re.compile('"<([a-z0-9_]+)>"')
+_HOLES: Final[dict[Format, re.Pattern[bytes]]] = {
+    "json": re.compile(rb'"<([a-z0-9_]+)>"'),
+    "msgpack": re.compile(rb"(?:[\xa0-\xbf]|\xd9.)<([a-z0-9_]+)>", re.DOTALL),  # a string's length, and the string
+}
+_INTEGER_STEP: Final[dict[Format, int]] = {"json": records.INTEGER, "msgpack": records.PACKED_INTEGER}
+_NUMBER_STEP: Final[dict[Format, int]] = {"json": records.NUMBER, "msgpack": records.PACKED_NUMBER}
+
+
+class Pieces(NamedTuple):
+    """A message cut at its holes: literals[0], value names[0], literals[1], ..., the last literal."""
+
+    literals: list[bytes]
+    names: list[str]
 
 
 def _hole(name: str) -> Any:
@@ -64,88 +77,97 @@ def _horizon(seconds: int) -> messages.Horizon:
     return messages.Horizon(**{name: filled.get(name, _hole(f"{name}_{seconds}s")) for name in fields})
 
 
-def _pieces(kind: type[msgspec.Struct]) -> list[str]:
-    """The JSON of `kind` cut at its holes: literal, name of a value, literal, name, ..., literal."""
+def _pieces(kind: type[msgspec.Struct], form: Format) -> Pieces:
     filled = {
         "horizons": [_horizon(seconds) for seconds in messages.HORIZONS],
         "action_values": [_hole(f"action_value_{action}") for action in messages.ACTIONS],
     }
     record = kind(**{name: filled.get(name, _hole(name)) for name in kind.__struct_fields__})
-    return _HOLE.split(messages.encode(record).decode())
+    cut = _HOLES[form].split(messages.ENCODERS[form](record))
+    return Pieces(cut[::2], [name.decode() for name in cut[1::2]])
 
 
-def _check_schema(pieces: list[list[str]]) -> None:
+def _check_schema(pieces: list[Pieces]) -> None:
     known = {*_PREFIX, *_CONSTANT, *_INTEGERS, *_NUMBERS, *_NAMES}
-    found = {name for topic in pieces for name in topic[1::2]}
+    found = {name for topic in pieces for name in topic.names}
     if found != known:
         raise TypeError(f"messages.py and encoding.py differ in the fields of the results: {sorted(found ^ known)}")
-    if any(topic[:4] != pieces[0][:4] or topic[1:4:2] != _PREFIX for topic in pieces):
+    if any(topic.names[:2] != _PREFIX or topic.literals[1] != pieces[0].literals[1] for topic in pieces):
         raise TypeError(f"every result must begin with the fields {_PREFIX}")
 
 
-_PIECES: Final = [_pieces(kind) for kind in _STRUCTS]
-_check_schema(_PIECES)
+_PIECES: Final = {form: [_pieces(kind, form) for kind in _STRUCTS] for form in messages.ENCODERS}
+for _form in _PIECES.values():
+    _check_schema(_form)
 
 # --- Layouts: the schema as the kernel walks it ---------------------------------------------------------------------
+
+
+def _opening(pieces: list[Pieces]) -> bytes:
+    """What stands before the symbol in all topics alike; in MessagePack the number of fields comes before it."""
+    first = pieces[0].literals[0]
+    endings = (first[cut:] for cut in range(len(first)))
+    return next(ending for ending in endings if all(topic.literals[0].endswith(ending) for topic in pieces))
 
 
 class _LayoutWriter:
     """Collects the pieces of a `Layout`."""
 
-    def __init__(self) -> None:
+    def __init__(self, form: Format) -> None:
+        self._form = form
         self.text = bytearray()
         self.steps: list[tuple[int, int, int, int, int, int]] = []
         self.spans: list[tuple[int, int]] = []
         self.max_bytes = records.MAX_FRAME_BYTES
 
-    def add_end(self, literal: str) -> None:
+    def add_end(self, literal: bytes) -> None:
         self._add_step(literal, 0, records.END, 0)
 
-    def add_value(self, literal: str, name: str) -> None:
+    def add_value(self, literal: bytes, name: str) -> None:
         if name in _NAMES:
             self._add_name(literal, name)
         elif name in _INTEGERS:
-            self._add_step(literal, records.MAX_VALUE_BYTES, records.INTEGER, _INTEGERS.index(name))
+            self._add_step(literal, records.MAX_VALUE_BYTES, _INTEGER_STEP[self._form], _INTEGERS.index(name))
         else:
-            self._add_step(literal, records.MAX_VALUE_BYTES, records.NUMBER, _NUMBERS.index(name))
+            self._add_step(literal, records.MAX_VALUE_BYTES, _NUMBER_STEP[self._form], _NUMBERS.index(name))
 
-    def _add_name(self, literal: str, name: str) -> None:
+    def _add_name(self, literal: bytes, name: str) -> None:
         first = len(self.spans)
-        self.spans += [self._add_text(_json(value)) for value in _NAMES[name]]
+        self.spans += [self._add_text(messages.ENCODERS[self._form](value)) for value in _NAMES[name]]
         longest = max(size for _, size in self.spans[first:])
         self._add_step(literal, longest, records.NAME, list(_NAMES).index(name), first, len(_NAMES[name]))
 
-    def _add_step(self, literal: str, value_bytes: int, kind: int, column: int, first: int = 0, count: int = 0) -> None:
+    def _add_step(
+        self, literal: bytes, value_bytes: int, kind: int, column: int, first: int = 0, count: int = 0
+    ) -> None:
         start, size = self._add_text(literal)
         self.steps.append((start, size, kind, column, first, count))
         self.max_bytes += size + value_bytes
 
-    def _add_text(self, text: str) -> tuple[int, int]:
+    def _add_text(self, text: bytes) -> tuple[int, int]:
         start = len(self.text)
-        self.text += text.encode()
+        self.text += text
         return start, len(self.text) - start
 
 
-def _json(value: bool | int | str | None) -> str:
-    return messages.encode(value).decode()
-
-
-def _layout(pieces: list[str], constants: dict[str, int | str]) -> Layout:
-    """Lay out the pieces behind the instrument's part, with the batch's constants written into them."""
-    writer = _LayoutWriter()
-    literal = pieces[4]
-    for name, following in zip(pieces[5::2], pieces[6::2], strict=True):
+def _layout(pieces: Pieces, head: bytes, constants: dict[str, int | str], form: Format) -> Layout:
+    """Lay out the pieces around the instrument's part, with the batch's constants written into them."""
+    writer = _LayoutWriter(form)
+    behind = len(_PREFIX)
+    literal = pieces.literals[behind]
+    for name, following in zip(pieces.names[behind:], pieces.literals[behind + 1 :], strict=True):
         if name in constants:
-            literal += _json(constants[name]) + following
+            literal += messages.ENCODERS[form](constants[name]) + following
         else:
             writer.add_value(literal, name)
             literal = following
     writer.add_end(literal)
     return Layout(
+        np.frombuffer(head, np.uint8),
         np.frombuffer(bytes(writer.text), np.uint8),
         np.array(writer.steps, np.int64),
         np.array(writer.spans, np.int64),
-        writer.max_bytes,
+        writer.max_bytes + len(head),
     )
 
 
@@ -267,6 +289,8 @@ class ResultEncoder:
         Whether the batches belong to a transaction.
     max_batch_bytes : int
         Largest batch made; a chunk whose results take more is cut into several batches.
+    form : Format
+        How the values are written.
     """
 
     def __init__(
@@ -276,10 +300,14 @@ class ResultEncoder:
         *,
         transactional: bool = False,
         max_batch_bytes: int = MAX_BATCH_BYTES,
+        form: Format = "json",
     ) -> None:
         if max_batch_bytes < records.HEADER_BYTES + records.MAX_RECORD_BYTES:
             raise ValueError(f"a batch must have room for one record of 8191 bytes: {max_batch_bytes=}")
         self._topics = topics
+        self._form = form
+        self._pieces = _PIECES[form]
+        self._opening = _opening(self._pieces)
         self._transactional = transactional
         self._max_batch_bytes = max_batch_bytes
         self._text = np.empty(4096, np.uint8)
@@ -295,8 +323,8 @@ class ResultEncoder:
 
     def add(self, slot: int, symbol: str, venue: str) -> None:
         """Make an instrument known, before its first result. A slot added again belongs to the new instrument."""
-        key = symbol.encode()
-        beginning = (_PIECES[0][0] + _json(symbol) + _PIECES[0][2] + _json(venue)).encode()
+        key, encode = symbol.encode(), messages.ENCODERS[self._form]
+        beginning = self._opening + encode(symbol) + self._pieces[0].literals[1] + encode(venue)
         start, self._used = self._used, self._used + len(key) + len(beginning)
         self._grow(self._used, slot + 1)
         self._text[start : self._used] = np.frombuffer(key + beginning, np.uint8)
@@ -341,8 +369,13 @@ class ResultEncoder:
 
     def _make_layouts(self, partition: int) -> list[Layout]:
         return [
-            _layout(pieces, {"partition": partition, "model": model})
-            for pieces, model in zip(_PIECES, self._models, strict=True)
+            _layout(
+                pieces,
+                pieces.literals[0].removesuffix(self._opening),
+                {"partition": partition, "model": model},
+                self._form,
+            )
+            for pieces, model in zip(self._pieces, self._models, strict=True)
         ]
 
     def _write(self, columns: Columns, layout: Layout) -> Iterator[tuple[memoryview, int]]:

@@ -1,4 +1,4 @@
-"""The wire contract: one frozen struct a topic, JSON, keyed by symbol.
+"""The wire contract: one frozen struct a topic, JSON or MessagePack, keyed by symbol.
 
 Decoding is validation: what a decoder of this module lets through satisfies every bound written here. New fields
 go last, with a default, so that old and new processes can share a topic. Results carry the partition and offset
@@ -9,7 +9,8 @@ structs of this module.
 """
 
 import hashlib
-from typing import Annotated, Final, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -53,7 +54,17 @@ AlertKind = Literal["volatility", "price_jump", "anomaly", "pump", "flow", "liqu
 Severity = Literal["info", "warning", "critical"]
 AlertState = Literal["opened", "updated", "closed"]
 Reason = Literal[
-    "json", "schema", "range", "symbol", "key", "too_many_symbols", "duplicate", "band", "too_large", "internal"
+    "json",
+    "schema",
+    "range",
+    "symbol",
+    "key",
+    "too_many_symbols",
+    "duplicate",
+    "band",
+    "too_large",
+    "internal",
+    "msgpack",
 ]
 
 LEVELS: Final[tuple[Level, ...]] = ("normal", "elevated", "high", "critical")
@@ -212,11 +223,43 @@ DECODE_ERRORS: Final = (ValueError, RecursionError)
 """All that a decoder here raises: msgspec's errors and UnicodeDecodeError are ValueErrors; an unknown field that
 nests a thousand deep is a RecursionError."""
 
-decode_tick = msgspec.json.Decoder(Tick).decode
-decode_ticks = msgspec.json.Decoder(list[Tick]).decode
-decode_prediction = msgspec.json.Decoder(Prediction).decode
-decode_risk = msgspec.json.Decoder(Risk).decode
-decode_action = msgspec.json.Decoder(Action).decode
-decode_alert = msgspec.json.Decoder(Alert).decode
-decode_injection = msgspec.json.Decoder(Injection).decode
+Format = Literal["json", "msgpack"]
+"""How the messages of a topic are written; what is read may be either, message by message."""
+
+_T = TypeVar("_T")
+_MSGPACK_MAPS: Final = frozenset(bytes([first]) for first in (*range(0x80, 0x90), 0xDE, 0xDF))
+
+
+def is_msgpack(value: bytes) -> bool:
+    """Whether a message is a MessagePack map: no JSON text begins with the first byte of one."""
+    return value[:1] in _MSGPACK_MAPS
+
+
+def decoder(kind: type[_T]) -> Callable[[bytes], _T]:
+    """A function that makes a `kind` of a message, JSON or MessagePack; it raises DECODE_ERRORS."""
+    from_json, from_msgpack = msgspec.json.Decoder(kind).decode, msgspec.msgpack.Decoder(kind).decode
+
+    def decode(value: bytes) -> _T:
+        return from_msgpack(value) if value[:1] in _MSGPACK_MAPS else from_json(value)
+
+    return decode
+
+
+decode_tick = decoder(Tick)
+decode_prediction = decoder(Prediction)
+decode_risk = decoder(Risk)
+decode_action = decoder(Action)
+decode_alert = decoder(Alert)
+decode_injection = decoder(Injection)
+decode_any: Callable[[bytes], Any] = decoder(object)
+TICK_DECODERS: Final[dict[Format, Callable[[bytes], Tick]]] = {
+    "json": msgspec.json.Decoder(Tick).decode,
+    "msgpack": msgspec.msgpack.Decoder(Tick).decode,
+}
+"""For many messages that are all written alike."""
+
 encode = msgspec.json.Encoder().encode
+ENCODERS: Final[dict[Format, Callable[[object], bytes]]] = {
+    "json": encode,
+    "msgpack": msgspec.msgpack.Encoder().encode,
+}

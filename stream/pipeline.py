@@ -165,7 +165,10 @@ class Pipeline:
         topics = settings.topics
         transactional = settings.worker.delivery == "exactly_once"
         self._encoder = ResultEncoder(
-            models.names, (topics.predictions, topics.risk, topics.actions), transactional=transactional
+            models.names,
+            (topics.predictions, topics.risk, topics.actions),
+            transactional=transactional,
+            form=settings.format,
         )
         self._encoded = 0  # instruments that the encoder knows
         self._scratch = packing.new_scratch(FIRST_CAPACITY)

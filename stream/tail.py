@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, TopicPartition
 from rich.console import Console
 from rich.text import Text
@@ -204,7 +203,7 @@ def line(kind: str, record: Record) -> Text:
 def json_line(record: Record) -> str:
     """A record as one line of JSON; a value that is none stands as text."""
     try:
-        value = msgspec.json.decode(record.value)
+        value = messages.decode_any(record.value)
     except messages.DECODE_ERRORS:
         value = record.value.decode("utf-8", "backslashreplace")
     whole = {

@@ -103,9 +103,9 @@ class AlertHead(msgspec.Struct):
     detail: str = ""
 
 
-_head: Final = msgspec.json.Decoder(Head).decode
-_named_head: Final = msgspec.json.Decoder(NamedHead).decode
-_alert_head: Final = msgspec.json.Decoder(AlertHead).decode
+_head: Final = messages.decoder(Head)
+_named_head: Final = messages.decoder(NamedHead)
+_alert_head: Final = messages.decoder(AlertHead)
 
 # --- What the ticks call for ----------------------------------------------------------------------------------------
 
@@ -113,7 +113,8 @@ _alert_head: Final = msgspec.json.Decoder(AlertHead).decode
 class Expected:
     """Fingerprints of the records that the ticks first <= offset < last of a partition call for."""
 
-    def __init__(self, first: int, last: int, results: Sequence[str]) -> None:
+    def __init__(self, first: int, last: int, results: Sequence[str], form: messages.Format = "json") -> None:
+        self._write = messages.ENCODERS[form]
         self.first = first
         self.last = last
         count = max(0, last - first)
@@ -141,7 +142,7 @@ class Expected:
                 )
         for alert in output.alerts:
             if alert.offset >= self.first and alert.detail not in NOT_COMPARED:
-                self.alerts.add(messages.encode(alert))
+                self.alerts.add(self._write(alert))
         self.ticks += sum(offset >= self.first for offset in chunk.offsets)
 
 
@@ -364,7 +365,7 @@ class Verification:
             yield from records
 
     def _compute(self, partition: int, first: int, last: int, refused: frozenset[int]) -> Expected:
-        expected = Expected(first, last, list(self._results.values()))
+        expected = Expected(first, last, list(self._results.values()), self._settings.format)
         for chunk, output in self._outputs(partition, last, refused):
             expected.add(chunk, output)
             self._tell(f"partition {partition}: computed up to offset {chunk.offsets[-1] + 1} of {last}")

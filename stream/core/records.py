@@ -1,4 +1,4 @@
-"""Kafka records of JSON values, written by one compiled kernel straight into the body of a record batch.
+"""Kafka records of JSON or MessagePack values, written by one compiled kernel straight into the body of a record batch.
 
 It knows no topic and no field: a layout of literal pieces and the columns between them (`encoding.py` makes it from
 the structs of `messages`) says what to write.
@@ -33,11 +33,14 @@ END: Final = 0
 INTEGER: Final = 1
 NUMBER: Final = 2
 NAME: Final = 3
+PACKED_INTEGER: Final = 4
+PACKED_NUMBER: Final = 5
 
 
 class Layout(NamedTuple):
     """How the records of one topic and partition are written."""
 
+    head: Bytes  # before the instrument's part
     text: Bytes  # literal pieces and names, end to end
     steps: Integers  # [steps, 6] piece start and size; kind of value, its column; of a name: first span and count
     spans: Integers  # [names, 2] start and size of each name in `text`
@@ -99,6 +102,8 @@ _MINUS: Final = ord("-")
 _POINT: Final = ord(".")
 _ZERO: Final = ord("0")
 _EXPONENT: Final = ord("e")
+_UNSIGNED: Final = 0xCC  # MessagePack's mark of one byte; of 2, 4 and 8 the next ones
+_DOUBLE: Final = 0xCB
 _ZEROS: Final = _word("00000000")
 _ZERO_POINT: Final = _word("0.000000")
 _MILLION: Final = 10**SIGNIFICANT_DIGITS
@@ -185,6 +190,34 @@ def _put_number(out: Bytes, end: int, value: float) -> int:
 
 
 @nb.njit(inline="always")
+def _put_big_endian(out: Bytes, end: int, value: int, size: int) -> int:
+    """The low `size` bytes of a number, the highest first."""
+    for at in range(size):
+        out[end + at] = (value >> (8 * (size - 1 - at))) & 255
+    return end + size
+
+
+@nb.njit(inline="always")
+def _put_packed_integer(out: Bytes, end: int, value: int) -> int:
+    """A number >= 0 in the shortest form of MessagePack."""
+    if value < 1 << 7:
+        out[end] = value
+        return end + 1
+    width = 0
+    while width < 3 and value >> (8 << width):
+        width += 1
+    out[end] = _UNSIGNED + width
+    return _put_big_endian(out, end + 1, value, 1 << width)
+
+
+@nb.njit(inline="always")
+def _put_packed_number(out: Bytes, end: int, value: float) -> int:
+    significant(abs(value))  # refuses what JSON could not say
+    out[end] = _DOUBLE
+    return _put_big_endian(out, end + 1, np.float64(value).view(np.int64), 8)
+
+
+@nb.njit(inline="always")
 def _put_varint(out: Bytes, end: int, value: int) -> int:
     """A number >= 0, zigzag and base 128 as Kafka's records have it."""
     rest = value << 1
@@ -227,6 +260,10 @@ def _put_values(out: Bytes, end: int, row: int, columns: Columns, layout: Layout
             end = _put_integer(out, end, columns.integers[step[3], row])
         elif step[2] == NAME:
             end = _put_name(out, end, columns.codes[step[3], row], step[4], step[5], layout)
+        elif step[2] == PACKED_NUMBER:
+            end = _put_packed_number(out, end, columns.numbers[row, step[3]])
+        elif step[2] == PACKED_INTEGER:
+            end = _put_packed_integer(out, end, columns.integers[step[3], row])
     return end
 
 
@@ -244,7 +281,8 @@ def _put_record(
     end = _put_varint(out, end, key_size)
     _copy(out, end, instruments.text, key_start, key_size)
     value = end + key_size
-    end = value + 2
+    _copy(out, value + 2, layout.head, 0, layout.head.shape[0])
+    end = value + 2 + layout.head.shape[0]
     _copy(out, end, instruments.text, key_start + key_size, beginning_size)
     end = _put_values(out, end + beginning_size, row, columns, layout)
     _put_length(out, value, end)

@@ -75,6 +75,7 @@ class Feed:
         say: Callable[[str], None],
         address: str | None = None,
         first_delay_seconds: float = FIRST_DELAY_SECONDS,
+        form: messages.Format = "json",
     ) -> None:
         """Nothing is connected yet; `address` in place of the venue's own."""
         self._venue = venue
@@ -82,6 +83,7 @@ class Feed:
         self._refused: set[str] = set()
         self._silent = set(symbols)
         self._sink = sink
+        self._write = messages.ENCODERS[form]
         self._metrics = metrics
         self._say = say
         self._complaints = Complaints(say)
@@ -205,7 +207,7 @@ class Feed:
         if verdict.missing:
             self._miss(tick.symbol, verdict.missing)
         self._silent.discard(tick.symbol)
-        self._sink.send(tick.symbol.encode(), messages.encode(tick))
+        self._sink.send(tick.symbol.encode(), self._write(tick))
         self.ticks += 1
         self._metrics.sent(tick.symbol, received - tick.exchange_ns / 1e9)
 
@@ -264,7 +266,7 @@ def run(
     metrics = FeedMetrics(name, wanted)
     with _metrics_at(metrics, host, port):
         sink = KafkaSink(settings.cluster, settings.topics.ticks)
-        feed = Feed(VENUES[name], wanted, sink, metrics, _say, address)
+        feed = Feed(VENUES[name], wanted, sink, metrics, _say, address, form=settings.format)
         try:
             asyncio.run(_until_stopped(feed, sink))
         finally:

@@ -105,9 +105,12 @@ class _Sent(messages.Tick, frozen=True, omit_defaults=True, gc=False):
 class Rounds:
     """The messages of a file, once or again and again; a later round has later times and other trade ids."""
 
-    def __init__(self, file: TickFile, symbol: str | None = None, loop: bool = False) -> None:
+    def __init__(
+        self, file: TickFile, symbol: str | None = None, loop: bool = False, form: messages.Format = "json"
+    ) -> None:
         """Only ticks of `symbol`, if given; endlessly, if `loop`."""
         self._file = file
+        self._form = form
         self._symbol = symbol
         self._loop = loop
         self._ns = _Span()
@@ -143,7 +146,7 @@ class Rounds:
         times = np.where(_valid(batch)[rows], batch.exchange_ns[rows] + shift_ns, self._newest_ns)
         times = np.maximum.accumulate(np.maximum(times, self._newest_ns))
         self._newest_ns = int(times[-1])
-        return Block(*encode(batch, rows, shift_ns, shift_id), times)
+        return Block(*encode(batch, rows, shift_ns, shift_id, self._form), times)
 
 
 class _Span:
@@ -178,7 +181,11 @@ def _rows_of(batch: TickBatch, symbol: str | None) -> NDArray[np.bool_]:
 
 
 def encode(
-    batch: TickBatch, rows: NDArray[np.intp], shift_ns: int = 0, shift_id: int = 0
+    batch: TickBatch,
+    rows: NDArray[np.intp],
+    shift_ns: int = 0,
+    shift_id: int = 0,
+    form: messages.Format = "json",
 ) -> tuple[list[bytes | None], list[bytes]]:
     """Keys and values of some rows of a batch, as messages on `ticks`.
 
@@ -192,7 +199,10 @@ def encode(
         Added to the event time, ns.
     shift_id
         Added to trade ids, modulo 2**64.
+    form
+        How they are written.
     """
+    write = messages.ENCODERS[form]
     keys = [symbol.encode() for symbol, _ in batch.instruments]
     sides: dict[int, messages.Side | None] = {1: "buy", -1: "sell", 0: None}
     found_keys: list[bytes | None] = []
@@ -207,7 +217,7 @@ def encode(
             continue
         symbol, venue = batch.instruments[instrument]
         shifted = _wrap(trade_id + shift_id) if trade_id else None
-        values.append(messages.encode(_Sent(symbol, ns + shift_ns, price, size, sides[side], shifted, venue)))
+        values.append(write(_Sent(symbol, ns + shift_ns, price, size, sides[side], shifted, venue)))
     return found_keys, values
 
 
@@ -384,7 +394,8 @@ def send(ticks: TickFile, settings: Settings, pace: Pace, loop: bool = False, sy
     clock = EventClock(stop_on_signals())
     sink = KafkaSink(settings.cluster, settings.topics.ticks)
     try:
-        last = _show(play(Rounds(ticks, symbol, loop), pace, sink, clock), _total(ticks, symbol, loop))
+        rounds = Rounds(ticks, symbol, loop, settings.format)
+        last = _show(play(rounds, pace, sink, clock), _total(ticks, symbol, loop))
     finally:
         sink.close()
     _summarise(last, sink, settings, clock.stopped)

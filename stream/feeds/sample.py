@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
+from stream import messages
 from stream.feeds.files import BATCH_ROWS, OPTIONAL, REQUIRED, TickFile
 from stream.feeds.replay import Block
 
@@ -73,7 +74,7 @@ def with_faults(blocks: Iterable[Block], every: int = FAULT_EVERY) -> Iterator[B
 
 
 def _fault(key: bytes | None, value: bytes, number: int) -> tuple[bytes | None, bytes]:
-    tick: dict[str, Any] = msgspec.json.decode(value)
+    tick: dict[str, Any] = messages.decode_any(value)
     match number % 5:
         case 0:
             return key, value[: len(value) // 2]  # cut off

@@ -187,7 +187,7 @@ def tell(settings: Settings, truth: Sequence[Injection]) -> None:
     sink = replay.KafkaSink(settings.cluster, settings.topics.truth)
     try:
         for each in truth:
-            sink.send(each.symbol.encode(), messages.encode(each))
+            sink.send(each.symbol.encode(), messages.ENCODERS[settings.format](each))
     finally:
         sink.close()
     if sink.failed:

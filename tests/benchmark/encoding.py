@@ -19,6 +19,7 @@ from stream import messages
 from stream.core.digits import round_significant
 from stream.core.results import Results
 from stream.encoding import ResultEncoder
+from stream.messages import Format
 from tests.results import draw_results, structs
 
 MODELS: Final = ("forecaster@12", "critic@3", "policy@7")
@@ -56,19 +57,30 @@ def time_in_turns(calls: list[Callable[[], object]], repeats: int) -> NDArray[np
     return taken[:, WARM_UP:]
 
 
-def measure(encoder: ResultEncoder, rows: int, repeats: int) -> None:
+def encoder_of(form: Format) -> ResultEncoder:
+    """An encoder that knows the instruments."""
+    encoder = ResultEncoder(MODELS, form=form)
+    for slot, instrument in enumerate(INSTRUMENTS):
+        encoder.add(slot, *instrument)
+    return encoder
+
+
+def measure(rows: int, repeats: int) -> None:
     """Print the table of one size of chunk."""
+    encoder, packer = encoder_of("json"), encoder_of("msgpack")
     results = draw_results(rows, len(INSTRUMENTS))
     topics = structs(results, INSTRUMENTS, PARTITION, MODELS)
     numbers = np.concatenate((results.forecast, results.risk), axis=1)
     assert compiled(encoder, results) == appended(topics) or rows > 1000  # larger chunks are cut
     ways: dict[str, Callable[[], object]] = {
         "compiled": partial(compiled, encoder, results),
+        "compiled, MessagePack": partial(compiled, packer, results),
         "msgspec and append": partial(appended, topics),
         "rounding of 23 numbers": partial(round_significant, numbers),
     }
     taken = time_in_turns(list(ways.values()), repeats)
-    print(f"\n{rows} ticks, {compiled(encoder, results) / rows:.0f} bytes a tick")
+    sizes = compiled(encoder, results) / rows, compiled(packer, results) / rows
+    print(f"\n{rows} ticks, bytes a tick: {sizes[0]:.0f} as JSON, {sizes[1]:.0f} as MessagePack")
     print(f"{'':<26}{'p50 us':>10}{'p99 us':>10}{'us a tick':>12}")
     for name, column in zip(ways, taken, strict=True):
         p50, p99 = np.quantile(column, (0.5, 0.99)) * 1e6
@@ -81,14 +93,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 16, 512, 8192], help="ticks a chunk")
     parser.add_argument("--repeats", type=int, default=200, help="turns of a chunk of 512; fewer for larger ones")
     options = parser.parse_args()
-    encoder = ResultEncoder(MODELS)
-    for slot, instrument in enumerate(INSTRUMENTS):
-        encoder.add(slot, *instrument)
+    encoder = encoder_of("json")
     start = time.perf_counter()
     encoder.encode(draw_results(1, len(INSTRUMENTS)), PARTITION, TIMESTAMP_MS)
     print(f"first call, with the compiler or numba's cache: {time.perf_counter() - start:.2f} s")
     for rows in options.rows:
-        measure(encoder, rows, max(10, options.repeats * 512 // max(rows, 512)))
+        measure(rows, max(10, options.repeats * 512 // max(rows, 512)))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stream import backtest, clients, topics
+from stream import backtest, clients, topics, verify
 from stream.children import Child
 from stream.config import ROOT, Settings
 from stream.feeds.files import open_ticks
-from stream.messages import ACTIONS, HORIZONS, QUANTILE_LEVELS, Action, Horizon, Prediction, Risk, decode_alert, encode
+from stream.messages import (
+    ACTIONS,
+    ENCODERS,
+    HORIZONS,
+    QUANTILE_LEVELS,
+    Action,
+    Format,
+    Horizon,
+    Prediction,
+    Risk,
+    decode_action,
+    decode_alert,
+    decode_any,
+    decode_prediction,
+    decode_risk,
+    encode,
+    is_msgpack,
+)
 from tests.golden.stream import SAMPLE
 from tests.integration.test_worker import Reader, own_worker
 
@@ -45,10 +62,16 @@ def expected(ticks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(kafka_settings: Settings) -> Settings:
+def form() -> Format:
+    """How the worker writes."""
+    return "json"
+
+
+@pytest.fixture
+def settings(kafka_settings: Settings, form: Format) -> Settings:
     """One partition, so that offsets are the file's row numbers."""
     one = msgspec.structs.replace(kafka_settings.topics, partitions=1)
-    settings = own_worker(msgspec.structs.replace(kafka_settings, topics=one))
+    settings = own_worker(msgspec.structs.replace(kafka_settings, topics=one, format=form))
     topics.create(settings)
     return settings
 
@@ -72,7 +95,7 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator[Callable[[], Child]]:
 
 def _toml(settings: Settings) -> str:
     tree = msgspec.to_builtins({"topics": settings.topics, "worker": settings.worker})
-    lines = [f'broker = "{settings.broker}"']
+    lines = [f'broker = "{settings.broker}"', f'format = "{settings.format}"']
     for section, keys in tree.items():
         lines.append(f"[{section}]")
         lines += [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in keys.items()]
@@ -152,4 +175,37 @@ def test_every_tick_is_answered_once_and_equal_to_the_backtest(
     assert [int(headers["offset"]) for headers in refused] == [row["offset"] for row in rejected]
     assert [headers["reason"].decode() for headers in refused] == [row["reason"] for row in rejected]
     assert {int(headers["offset"]) for headers in refused} >= set(BAD_ROWS)
+    reader.close()
+
+
+@pytest.mark.parametrize("form", ["msgpack"])
+def test_in_messagepack_everything_says_the_same(
+    settings: Settings, worker: Callable[[], Child], ticks: Path, expected: Path, eventually: Eventually
+) -> None:
+    """Half of the ticks come in MessagePack, half in JSON; all answers, and the alerts, are MessagePack."""
+    names = settings.topics
+    outputs = {
+        names.predictions: (decode_prediction, _prediction),
+        names.risk: (decode_risk, _risk),
+        names.actions: (decode_action, _action),
+    }
+    rejected = _rows(expected, "rejected")
+    reader = Reader(settings, [*outputs, names.alerts], partitions=1)
+    child = worker()
+    pack = ENCODERS["msgpack"]
+    _produce(
+        settings,
+        [(key, value if row % 2 else pack(decode_any(value))) for row, (key, value) in enumerate(_messages(ticks))],
+    )
+    eventually(lambda: all(reader.has(name, ROWS - len(rejected)) for name in outputs), 60.0)
+    assert child.stop() == 0
+    reader.read_to_end()
+    for (topic, (decode, make)), name in zip(outputs.items(), ("predictions", "risk", "actions"), strict=True):
+        values = _values(reader, topic)
+        assert all(map(is_msgpack, values))
+        assert [encode(decode(value)) for value in values] == [make(row) for row in _rows(expected, name)], name
+    published = [msgspec.to_builtins(decode_alert(value)) for value in _values(reader, names.alerts)]
+    assert published == [row | {"partition": 0} for row in _rows(expected, "alerts")]
+    assert all(map(is_msgpack, _values(reader, names.alerts)))
+    assert verify.run(settings, None, None, json=False) == 0
     reader.close()

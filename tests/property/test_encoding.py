@@ -46,6 +46,17 @@ def test_the_text_of_any_number_is_msgspecs_of_the_rounded_one(rewards: list[flo
     assert [float(text) for text in texts] == rounded.tolist()
 
 
+@given(st.lists(numbers | near_ties, min_size=1, max_size=20))
+def test_messagepack_has_any_number_that_json_has(rewards: list[float]) -> None:
+    results = with_expected_rewards(round_significant(rewards).tolist())
+    encoder = ResultEncoder(MODELS, form="msgpack")
+    encoder.add(0, "BTCUSDT", "")
+    for packed, batch in zip(
+        encoder.encode(results, 0, 0), encoder_of("BTCUSDT", "").encode(results, 0, 0), strict=True
+    ):
+        assert list(map(messages.decode_any, values(packed))) == list(map(messages.decode_any, values(batch)))
+
+
 @given(names, names | st.just(""), st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1))
 def test_any_instrument_partition_and_offset_is_read_back(symbol: str, venue: str, partition: int, offset: int) -> None:
     results = draw_results(1, 1)._replace(offset=np.array([offset]))

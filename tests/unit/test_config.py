@@ -80,7 +80,7 @@ def test_settings_of_the_process_are_read_where_none_are_given(monkeypatch: pyte
     ("text", "said"),
     [
         ("[worker]\nprot = 1\n", "setting worker.prot = 1: no such key; worker knows group, models"),
-        ("wroker = 1\n", "setting wroker = 1: no such key; the top knows broker, topics"),
+        ("wroker = 1\n", "setting wroker = 1: no such key; the top knows broker, format, topics"),
         ("[wroker]\nport = 1\n", "setting wroker = {'port': 1}: no such key"),
         ("[worker]\nport = 70000\n", "setting worker.port = 70000: Expected `int` <= 65535"),
         ("[worker]\nport = -1\n", "setting worker.port = -1: Expected `int` >= 0"),

@@ -1,9 +1,12 @@
 """Every bad input of the wire, each with its reason, and the good ticks around it."""
 
+import math
+
 import msgspec
 import pytest
 
 from stream.decoding import Decoded, Instruments, decode
+from stream.messages import ENCODERS, decode_any
 from tests.ticks import START_NS, chunk, message
 
 LIMIT = 65_536
@@ -35,6 +38,29 @@ BAD: dict[str, tuple[bytes | None, str]] = {
     "control character": (message(symbol="A\u0007"), "symbol"),
     "non-UTF-8 symbol": (message().replace(b'"A"', b'"\xff"'), "json"),
     "lone surrogate": (message().replace(b'"A"', b'"\\ud800"'), "json"),
+}
+
+
+def packed(**changes: object) -> bytes:
+    """A tick in MessagePack."""
+    return ENCODERS["msgpack"](decode_any(message()) | changes)
+
+
+BAD_PACKED: dict[str, tuple[bytes, str]] = {
+    "truncated": (packed()[:-1], "msgpack"),
+    "trailing bytes": (packed() + b"x", "msgpack"),
+    "deeply nested": (b"\x81\xa1x" + b"\x91" * 20_000 + b"\xc0", "msgpack"),
+    "non-UTF-8 symbol": (packed().replace(b"\xa1A", b"\xa1\xff"), "msgpack"),
+    "an array": (b"\x92\x01\x02", "json"),
+    "a key that is no text": (b"\x81\x01\x02", "schema"),
+    "wrong type": (packed(price="100"), "schema"),
+    "missing field": (b"\x80", "schema"),
+    "unknown side": (packed(side="bid"), "schema"),
+    "NaN": (packed(price=math.nan), "range"),
+    "infinity": (packed(size=math.inf), "range"),
+    "negative price": (packed(price=-1), "range"),
+    "seconds": (packed(exchange_ns=START_NS // 10**9), "range"),
+    "empty symbol": (packed(symbol=""), "symbol"),
 }
 
 
@@ -120,3 +146,29 @@ def test_good_message_decodes_to_its_columns() -> None:
 
 def test_message_helper_makes_the_json_it_says() -> None:
     assert msgspec.json.decode(message(price=5))["price"] == 5
+
+
+@pytest.mark.parametrize("name", BAD_PACKED)
+@pytest.mark.parametrize("neighbour", [message(), packed()])
+def test_bad_messagepack_is_refused_with_its_reason_and_its_neighbours_are_kept(name: str, neighbour: bytes) -> None:
+    value, reason = BAD_PACKED[name]
+    result = decoded([neighbour, value, neighbour], [b"A", b"A", b"A"])
+    assert result.row.tolist() == [0, 2]
+    (refusal,) = result.rejected
+    assert (refusal.offset, refusal.raw, refusal.reason) == (1, value, reason)
+    assert refusal.rule
+
+
+def test_ticks_are_the_same_in_messagepack_and_in_a_mixture() -> None:
+    ticks = [message(price=100.0 + row, trade_id=row + 1) for row in range(6)]
+    alike = [ENCODERS["msgpack"](decode_any(tick)) for tick in ticks]
+    mixed = [one if row % 2 else other for row, (one, other) in enumerate(zip(ticks, alike, strict=True))]
+    keys: list[bytes | None] = [b"A"] * 6
+    expected = decoded(list(ticks), keys).ticks
+    for values in (alike, mixed, mixed[1:] + mixed[:1]):
+        found = decoded(list(values), keys)
+        assert not found.rejected
+        assert found.ticks.slot.tolist() == expected.slot.tolist()
+        assert sorted(zip(found.ticks.trade_id, found.ticks.price, strict=True)) == sorted(
+            zip(expected.trade_id, expected.price, strict=True)
+        )

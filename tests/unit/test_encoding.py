@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stream import encoding, messages
 from stream.core.results import FORECAST_COLUMNS, Results
 from stream.encoding import PackedBatch, ResultEncoder, values
-from stream.messages import ACTIONS, GATES, LEVELS
+from stream.messages import ACTIONS, GATES, LEVELS, Format
 from tests.results import Instrument, draw_results, structs
 
 MODELS = ("gru@3", "critic@2", "dqn@1")
@@ -21,6 +21,7 @@ INSTRUMENTS = [
     ('A"B\\C', 'x"y'),
     ("🚀" * 64, "é" * 64),
 ]
+every_format = pytest.mark.parametrize("form", list(messages.ENCODERS))
 DECODERS: list[Any] = [messages.decode_prediction, messages.decode_risk, messages.decode_action]
 PARTITION = 3
 TIMESTAMP_MS = 1_723_161_257_700
@@ -63,10 +64,12 @@ def built_by_aiokafka(topic: list[Any], *, transactional: bool) -> bytes:
     return bytes(builder._build())
 
 
-def test_values_are_the_bytes_of_msgspec() -> None:
+@every_format
+def test_values_are_the_bytes_of_msgspec(form: Format) -> None:
     results = draw_results(700, len(INSTRUMENTS))
-    assert [values(batch) for batch in encode(results)] == [
-        [messages.encode(record) for record in topic] for topic in expected_structs(results)
+    batches = encoder_of(INSTRUMENTS, form=form).encode(results, PARTITION, TIMESTAMP_MS)
+    assert [values(batch) for batch in batches] == [
+        [messages.ENCODERS[form](record) for record in topic] for topic in expected_structs(results)
     ]
 
 
@@ -74,19 +77,19 @@ def test_a_field_that_encoding_has_no_value_for_stops_the_import() -> None:
     class Wider(messages.Risk, frozen=True):
         spread: float = 0.0
 
-    pieces = [encoding._pieces(kind) for kind in (messages.Prediction, Wider, messages.Action)]
+    pieces = [encoding._pieces(kind, "json") for kind in (messages.Prediction, Wider, messages.Action)]
     with pytest.raises(TypeError, match=r"differ in the fields of the results: \['spread'\]"):
         encoding._check_schema(pieces)
 
 
 def test_a_field_that_is_gone_stops_the_import() -> None:
     with pytest.raises(TypeError, match=r"'action'.*'gated_by'"):
-        encoding._check_schema([encoding._pieces(kind) for kind in (messages.Prediction, messages.Risk)])
+        encoding._check_schema([encoding._pieces(kind, "json") for kind in (messages.Prediction, messages.Risk)])
 
 
 def test_results_that_begin_otherwise_stop_the_import() -> None:
-    first, *others = (encoding._pieces(kind) for kind in (messages.Prediction, messages.Risk, messages.Action))
-    turned = [first[0], "venue", first[2], "symbol", *first[4:]]
+    first, *others = (encoding._pieces(kind, "json") for kind in (messages.Prediction, messages.Risk, messages.Action))
+    turned = first._replace(names=["venue", "symbol", *first.names[2:]])
     with pytest.raises(TypeError, match="must begin"):
         encoding._check_schema([turned, *others])
 
@@ -150,10 +153,20 @@ def test_a_number_that_was_not_rounded_is_written_rounded(number: float, text: b
     assert b'"expected_reward":' + text + b"," in action
 
 
+@every_format
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e27])
-def test_a_number_that_six_digits_cannot_say_is_refused(number: float) -> None:
+def test_a_number_that_six_digits_cannot_say_is_refused(number: float, form: Format) -> None:
     with pytest.raises(ValueError, match="finite"):
-        encode(with_numbers([0.5, number]))
+        encoder_of(INSTRUMENTS, form=form).encode(with_numbers([0.5, number]), PARTITION, TIMESTAMP_MS)
+
+
+@pytest.mark.parametrize("integer", [0, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**63 - 1])
+def test_offsets_of_every_length_in_messagepack(integer: int) -> None:
+    column = np.array([integer])
+    results = draw_results(1, 1)._replace(offset=column, exchange_ns=column)
+    batches = encoder_of(INSTRUMENTS, form="msgpack").encode(results, PARTITION, TIMESTAMP_MS)
+    for batch, topic in zip(batches, expected_structs(results), strict=True):
+        assert values(batch) == [messages.ENCODERS["msgpack"](topic[0])]
 
 
 @pytest.mark.parametrize("integer", [0, 9, 10, 999_999, 1_000_000, 10**12 - 1, 10**12, 10**18, 2**63 - 1])
