@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev demo test lint format kafka bench chaos faults fuzz soak models lock docs dashboards dashboards-check prometheus sbom clean
+.PHONY: help setup setup-dev demo test lint format kafka bench chaos faults fuzz soak models lock docs dashboards dashboards-check prometheus chromium pictures sbom clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -33,7 +33,7 @@ setup-dev: .venv/.dev setup ## add what training and the tests need (torch among
 demo: setup ## embedded broker, worker and a replay of real trades with a live board; options in ARGS="..."
 	@$(BIN)/tapewatch demo $(ARGS)
 
-test: setup-dev kafka prometheus lint ## what CI runs: format, lint, types and all tests, on a real Kafka
+test: setup-dev kafka prometheus chromium lint ## what CI runs: format, lint, types and all tests, on a real Kafka
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: .venv/.dev ## ruff format --check, ruff check, mypy --strict
@@ -85,6 +85,20 @@ prometheus: ## install Debian's Prometheus if it is missing, where we may (root,
 	    apt-get install -y -qq prometheus >/dev/null || { apt-get update -qq && apt-get install -y -qq prometheus >/dev/null; }; \
 	  else echo "Prometheus is missing: install it (Debian, Ubuntu: apt install prometheus;" \
 	    "macOS: brew install prometheus); the tests of dashboards and alerts are skipped without it" >&2; fi; }
+
+# The tests of the board in the browser are skipped, with this reason, where it cannot be had.
+chromium: ## install Debian's Chromium if it is missing, where we may (root, apt-get)
+	@for program in chromium chromium-headless-shell chromium-browser google-chrome; do \
+	  command -v "$$program" >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "==> installing chromium"; \
+	  install="apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core"; \
+	  $$install >/dev/null || { apt-get update -qq && $$install >/dev/null; }; \
+	else echo "Chromium is missing: install it (Debian: apt install chromium);" \
+	  "the tests of the board in the browser are skipped without it" >&2; fi
+
+pictures: setup-dev chromium ## take the pictures of the board in docs/images again
+	@$(BIN)/python -m tests.browser $(ARGS)
 
 sbom: .venv/bin/python ## what is in the images, from the lock files, as CycloneDX in build/sbom
 	@$(PIP) --quiet cyclonedx-bom==$(CYCLONEDX_VERSION)

@@ -19,7 +19,7 @@ const course = new Course();
 
 // ---- numbers ----------------------------------------------------------------------------------------------------
 
-const decimalsOf = (price) => (price > 0 ? Math.min(8, Math.max(2, 6 - Math.ceil(Math.log10(price)))) : 2);
+const decimalsOf = (price) => (price > 0 ? Math.min(8, Math.max(2, 5 - Math.floor(Math.log10(price)))) : 2);
 const grouped = (value, digits = 0) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 const price = (value) => grouped(value, decimalsOf(value));
 const bp = (value) => grouped(value * 1e4, 1);
@@ -71,13 +71,14 @@ function newLine(row) {
   head.scope = "row";
   const link = head.appendChild(make("a", "", row.symbol));
   link.href = pathOf(row);
-  if (row.venue) head.append(" ", make("small", "venue", row.venue));
   const count = head.appendChild(make("span", "count"));
-  const made = { tr, count, price: cell("n price"), spark: cell("m spark"), change: cell("n m"), volatility: cell("n l") };
+  const number = count.appendChild(make("span"));
+  count.append(make("span", "sr", " open alerts"));
+  if (row.venue) head.append(" ", make("small", "venue", row.venue));
+  const made = { tr, count, alerts: number, level: cell("").appendChild(make("span", "tag")), score: cell("score") };
+  Object.assign(made, { price: cell("n price"), spark: cell("m spark"), change: cell("n m"), volatility: cell("n l") });
   Object.assign(made, { usual: cell("n x"), var: cell("n m"), es: cell("n l"), anomaly: cell("n m") });
-  Object.assign(made, { flow: cell("n x"), liquidity: cell("n x"), score: cell("score") });
-  made.level = cell("").appendChild(make("span", "tag"));
-  made.action = cell("m").appendChild(make("span", "action"));
+  Object.assign(made, { flow: cell("n x"), liquidity: cell("n x"), action: cell("m").appendChild(make("span", "action")) });
   const svg = drawn("svg", { viewBox: `0 0 ${SPARK.width} ${SPARK.height}`, "aria-hidden": "true" });
   made.spark.append(svg);
   made.path = svg.appendChild(drawn("polyline", {}));
@@ -105,8 +106,8 @@ function actionOf(row) {
 function fillLine(made, row) {
   const [level, words] = levelOf(row);
   dress(made.tr, `level-${level}`);
-  say(made.count, row.alerts ? String(row.alerts) : "");
-  made.count.title = row.alerts ? `${row.alerts} open alert${row.alerts > 1 ? "s" : ""}` : "";
+  say(made.alerts, String(row.alerts));
+  made.count.hidden = !row.alerts;
   say(made.price, price(row.price));
   const step = SPARK.width / Math.max(1, row.spark.length - 1);
   const points = row.spark.map((y, i) => `${(i * step).toFixed(1)},${(2 + (99 - y) * (SPARK.height - 4) / 99).toFixed(1)}`);
@@ -315,10 +316,9 @@ function drawAlerts() {
   const open = shown.filter((alert) => alert.open).length;
   say($("alerts-note"), shown.length ? `${open} open, ${shown.length - open} over` : "");
   say($("fact-alerts"), String(alerts.filter((alert) => alert.open).length));
-  announce();
 }
 
-/** Tell a screen reader of those that have just opened, not of all there are. */
+/** Tell a screen reader of those that have just opened, not of those that there are when the page is. */
 function announce() {
   const opened = alerts.filter((alert) => alert.open && known && !known.has(alert.alert_id));
   known = new Set(alerts.map((alert) => alert.alert_id));
@@ -382,6 +382,7 @@ function hear(event, content) {
   } else if (event === "alerts") {
     alerts = content;
     drawAlerts();
+    announce();
   } else if (followed && content.symbol === followed.symbol && content.venue === followed.venue) {
     newest = content.row;
     course.kept = content.kept;

@@ -1,0 +1,54 @@
+"""Debian's Chromium, headless, driven by Playwright, which brings no browser of its own here."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from typing import Final
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from stream.errors import TapewatchError
+
+PROGRAMS: Final = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
+MISSING: Final = "Chromium is not installed (Debian: apt install chromium; `make chromium`)"
+PATIENCE_MS: Final = 60_000
+"""A machine may be busy with other work: a time-out is for what hangs."""
+DESK: Final = (1440, 900)
+PHONE: Final = (390, 844)
+
+
+def program() -> str | None:
+    """Where it is; None where it is missing."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Browser]:
+    """A browser of one's own; raises TapewatchError where there is none."""
+    path = program()
+    if path is None:
+        raise TapewatchError(MISSING)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, timeout=PATIENCE_MS)
+        try:
+            yield chromium
+        finally:
+            chromium.close()
+
+
+@contextlib.contextmanager
+def page(chromium: Browser, *, dark: bool = False, size: tuple[int, int] = DESK, scale: float = 1.0) -> Iterator[Page]:
+    """A window of a new profile; certificates are not checked, for those of tests are signed by nobody."""
+    context = chromium.new_context(
+        color_scheme="dark" if dark else "light",
+        viewport={"width": size[0], "height": size[1]},
+        device_scale_factor=scale,
+        is_mobile=size == PHONE,
+        has_touch=size == PHONE,
+        locale="en-GB",
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
