@@ -63,9 +63,10 @@ soak: setup-dev kafka ## 5,000 ticks/s for HOURS=1, and whether memory, files or
 models: .venv/.dev ## train the bundles in models/ again
 	@$(BIN)/tapewatch train all $(ARGS)
 
-docs: .venv/.dev ## write asyncapi.yaml, docs/topics.md and the tables of docs/metrics.md again from the code
+docs: .venv/.dev ## write what is made from code (asyncapi.yaml, docs/topics.md, ...), and the site into build/site
 	@$(BIN)/python -m stream.asyncapi
 	@$(BIN)/python -m stream.metrics
+	@$(BIN)/python -m docs
 
 dashboards: .venv/.dev ## write grafana/dashboards/*.json again from the code
 	@$(BIN)/python -m grafana

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from stream.config import HIDDEN, Settings, load, masked
+from stream.config import Settings, load
 from stream.errors import TapewatchError
 
 INTERRUPTED: Final = 130  # what a shell gives for a program ended by Ctrl-C
@@ -440,6 +440,8 @@ def doctor(context: click.Context, broker: str | None, as_json: bool) -> None:
 @click.pass_context
 def show_config(context: click.Context) -> None:
     """Print the settings in force, as TOML."""
+    from stream.toml import to_toml
+
     click.echo(to_toml(_settings(context)), nl=False)
 
 
@@ -536,32 +538,6 @@ def _catalogue(context: click.Context, folder: Path | None) -> tuple[Path, Any]:
 
     console = Console(width=None if sys.stdout.isatty() else 200)
     return folder or Path(_settings(context).worker.models), console
-
-
-def to_toml(settings: Settings) -> str:
-    """Settings as TOML: `config.load` of the text gives them back."""
-    import msgspec
-
-    tree = msgspec.to_builtins(settings) | {"security": masked(settings.security)}
-    lines = [f"{key} = {_toml_value(value)}" for key, value in tree.items() if not isinstance(value, dict)]
-    for section, values in tree.items():
-        if isinstance(values, dict):
-            lines += ["", f"[{section}]", *(_toml_line(key, value) for key, value in values.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _toml_line(key: str, value: Any) -> str:
-    return f"# {key} is set, and not shown" if value == HIDDEN else f"{key} = {_toml_value(value)}"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, str):
-        # A literal text would need no escapes, but cannot hold an apostrophe.
-        plain = (char if char.isprintable() and char not in '"\\' else f"\\U{ord(char):08x}" for char in value)
-        return f'"{"".join(plain)}"'
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml_value, value))}]"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def main() -> None:

@@ -12,11 +12,11 @@ from confluent_kafka import KafkaException
 from stream import clients, topics
 from stream.broker import EmbeddedBroker
 from stream.children import Child
-from stream.cli import to_toml
 from stream.config import ROOT, Cluster, Settings
 from stream.messages import decode_prediction, encode
 from stream.publisher import rejected_record
 from stream.rejected import RETRIED_FROM, Refused, Rejects, Returns
+from stream.toml import to_toml
 from stream.verify import Topic
 from tests.integration.test_recovery import committed
 from tests.integration.test_worker import own_worker

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream import cli, config
+from stream import cli, config, toml
 from stream.config import ROOT, Settings, Topics, Worker
 
 
@@ -131,7 +131,7 @@ def test_any_settings_print_as_they_load(
         features=msgspec.structs.replace(Settings().features, band=band),
     )
     file = tmp_path_factory.mktemp("settings") / "printed.toml"
-    file.write_text(cli.to_toml(settings), encoding="utf-8")
+    file.write_text(toml.to_toml(settings), encoding="utf-8")
     assert config.load(file, environ={}) == settings
 
 

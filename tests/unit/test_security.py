@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from stream import security
-from stream.cli import to_toml
 from stream.config import Security, Settings, load
 from stream.errors import ConfigError
+from stream.toml import to_toml
 from stream.transport import Options
 from tests.certificates import Authority
 

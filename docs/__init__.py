@@ -1,0 +1,1 @@
+"""The documentation as a site: `python -m docs` builds it into build/site."""
