@@ -85,6 +85,7 @@ class Web(_Section, frozen=True):
     courses: Annotated[int, Meta(ge=0, le=4096)] = 256  # instruments whose last minutes are kept, 34 kB each
     connections: Annotated[int, Meta(ge=8, le=10_000)] = 256  # at one time, viewers included
     password_file: str = ""  # one line, NAME:PASSWORD; needed with the next two where worker.host is not loopback
+    token_file: str = ""  # one line; a token for machines, beside the password or instead of it
     certificate_file: str = ""  # PEM, for https
     key_file: str = ""
     unprotected: bool = False  # true: serve other machines without password and TLS, for something else protects them

@@ -34,13 +34,22 @@ class Authority:
         self.file = folder / f"{name.replace(' ', '-')}.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, host: str = "127.0.0.1", *, expired: bool = False, password: bytes = b"") -> Files:
-        """A certificate for `name` that holds for `host`, and for a day, or since yesterday no more."""
+    def issue(
+        self,
+        name: str,
+        host: str = "127.0.0.1",
+        *,
+        expired: bool = False,
+        password: bytes = b"",
+        begin: timedelta = -10 * DAY,
+        days: int = 1,
+    ) -> Files:
+        """A certificate for `name` and `host`, valid from `begin` from now to so many days from now, or yesterday."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        end = datetime.now(UTC) + (-DAY if expired else DAY)
+        end = datetime.now(UTC) + (-DAY if expired else days * DAY)
         alternative: x509.GeneralName = x509.IPAddress(ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
-        builder = _builder(subject, self._name, key.public_key(), end)
+        builder = _builder(subject, self._name, key.public_key(), end, begin)
         builder = builder.add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
         signed = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
@@ -52,7 +61,7 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, end: datetime
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, end: datetime, begin: timedelta = -10 * DAY
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -60,6 +69,6 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(end - 10 * DAY)
+        .not_valid_before(datetime.now(UTC) + begin)
         .not_valid_after(end)
     )

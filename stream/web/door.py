@@ -1,4 +1,4 @@
-"""Who may see the worker's pages: on this machine everybody, elsewhere whoever has the password, over TLS.
+"""Who may see the worker's pages: on this machine everybody, elsewhere whoever has password or token, over TLS.
 
 Too many connections, and those that say nothing, are sent away with an answer before they cost anything.
 """
@@ -6,8 +6,9 @@ Too many connections, and those that say nothing, are sent away with an answer b
 import asyncio
 import base64
 import binascii
+import contextlib
 import hmac
-import ssl
+import re
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from stream.config import Settings, Web
+from stream.config import Settings
 from stream.errors import ConfigError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SILENT_SECONDS: Final = 10.0
 """A connection that has asked nothing for so long is closed."""
+SHORTEST_TOKEN: Final = 16
 OPEN_PATHS: Final = frozenset({"/health"})
 """Asked by whoever restarts workers, which has no password; it tells offsets, no market data."""
 HEADERS: Final = {
@@ -57,48 +59,45 @@ def check(settings: Settings) -> None:
         If other machines could read them without a password, or read the password on its way.
     """
     host, rules = settings.worker.host, settings.web
-    if is_loopback(host) or rules.unprotected or (rules.password_file and rules.certificate_file):
+    known = rules.password_file or rules.token_file
+    if is_loopback(host) or rules.unprotected or (known and rules.certificate_file):
         return
     raise ConfigError(
         f"setting worker.host = {host!r}: other machines could reach the pages there, so web.password_file, "
-        "web.certificate_file and web.key_file must be set; or web.unprotected = true if something else protects them"
+        "web.certificate_file and web.key_file must be set, or web.token_file for the first; or "
+        "web.unprotected = true if something else protects them"
     )
 
 
-def encryption(rules: Web) -> ssl.SSLContext | None:
-    """TLS as the settings want it; None for none.
-
-    Raises
-    ------
-    ConfigError
-        If certificate or key cannot be used.
-    """
-    if not rules.certificate_file:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(rules.certificate_file, rules.key_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"settings web.certificate_file = {rules.certificate_file!r}, web.key_file = {rules.key_file!r}: "
-            f"cannot be used for TLS ({error.strerror or error})"
-        ) from None
-    return context
-
-
-def _credentials(file: str) -> bytes | None:
+def _password(file: str) -> bytes | None:
     """NAME:PASSWORD as the file holds it; None where no password is asked for."""
     if not file:
         return None
-    try:
-        line = Path(file).read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"setting web.password_file = {file!r}: cannot be read ({error})") from None
+    line = _line(file, "web.password_file")
     name, colon, password = line.partition(":")
     if not (name and colon and password) or "\n" in line:
         raise ConfigError(f"setting web.password_file = {file!r}: it must hold one line, NAME:PASSWORD")
     return line.encode()
+
+
+def _token(file: str) -> bytes | None:
+    """The token as the file holds it; None where there is none."""
+    if not file:
+        return None
+    line = _line(file, "web.token_file")
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", line) or len(line) < SHORTEST_TOKEN:
+        raise ConfigError(
+            f"setting web.token_file = {file!r}: it must hold one line of at least {SHORTEST_TOKEN} letters, digits "
+            "and ._~+/=-; say, what `openssl rand -hex 32` prints"
+        )
+    return line.encode()
+
+
+def _line(file: str, setting: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"setting {setting} = {file!r}: cannot be read ({error})") from None
 
 
 class Door:
@@ -107,14 +106,16 @@ class Door:
     Raises
     ------
     ConfigError
-        If the password cannot be had.
+        If password or token cannot be had.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._wanted = _credentials(settings.web.password_file)
+        self._password = _password(settings.web.password_file)
+        self._token = _token(settings.web.token_file)
         self._most = settings.web.connections
-        # Without a password a page of another site, under a name that it lets point here, must not read the board.
-        self._own_names_only = self._wanted is None and is_loopback(settings.worker.host)
+        self._asks = self._password is not None or self._token is not None
+        # Where it asks for nothing, a page of another site, under a name that it lets point here, must not read it.
+        self._own_names_only = not self._asks and is_loopback(settings.worker.host)
         self._open: dict[RequestHandler, float] = {}  # with the time at which each came
         self.refused = 0
 
@@ -126,7 +127,7 @@ class Door:
         if request.path not in OPEN_PATHS and not self._knows(request.headers.get("Authorization", "")):
             return web.Response(
                 status=401,
-                text="name or password is missing or wrong\n",
+                text="name or password is missing or wrong, or the token\n",
                 headers={"WWW-Authenticate": 'Basic realm="tapewatch", charset="UTF-8"'},
             )
         return await handler(request)
@@ -138,14 +139,19 @@ class Door:
             response.headers[name] = value
 
     def _knows(self, authorization: str) -> bool:
-        if self._wanted is None:
+        """Whether the header holds the password, the token, or the token as the password of any name."""
+        if not self._asks:
             return True
         scheme, _, text = authorization.partition(" ")
-        try:
-            given = base64.b64decode(text, validate=True) if scheme.lower() == "basic" else b""
-        except (binascii.Error, ValueError):
-            given = b""
-        return hmac.compare_digest(given, self._wanted)
+        login, bearer = b"", b""
+        match scheme.lower():
+            case "basic":
+                with contextlib.suppress(binascii.Error, ValueError):
+                    login = base64.b64decode(text, validate=True)
+                bearer = login.partition(b":")[2]
+            case "bearer":
+                bearer = text.strip().encode()
+        return _same(login, self._password) | _same(bearer, self._token)
 
     def protocol(self, server: web.Server) -> asyncio.Protocol:
         """What answers a new connection."""
@@ -159,6 +165,11 @@ class Door:
         self._open[handler] = loop.time()
         loop.call_later(SILENT_SECONDS, _close_if_silent, handler)
         return handler
+
+
+def _same(given: bytes, wanted: bytes | None) -> bool:
+    """In a time that tells nothing of what is wanted."""
+    return wanted is not None and hmac.compare_digest(given, wanted)
 
 
 class _Full(asyncio.Protocol):

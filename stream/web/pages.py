@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import logging
+import ssl
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,10 +17,12 @@ from stream.config import Settings
 from stream.errors import ConfigError
 from stream.health import Health
 from stream.metrics import Metrics
-from stream.web import door
+from stream.web import certificate, door
 from stream.web.desk import Desk, Partition, Snapshot
 from stream.web.door import Door, Handler
 from stream.web.live import Live
+
+log = logging.getLogger("tapewatch.worker")
 
 STOP_SECONDS: Final = 1.0
 """How long an answer that is under way may take when the worker stops."""
@@ -72,7 +76,7 @@ class Pages:
         """
         host, port = self._settings.worker.host, self._settings.worker.port
         door.check(self._settings)
-        guard, encryption = Door(self._settings), door.encryption(self._settings.web)
+        guard, encryption = Door(self._settings), self._encryption()
         app = web.Application(middlewares=[guard.guard])
         app.on_response_prepare.append(guard.dress)
         app.router.add_get("/metrics", self._get_metrics)
@@ -109,6 +113,14 @@ class Pages:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    def _encryption(self) -> ssl.SSLContext | None:
+        rules = self._settings.web
+        context = certificate.encryption(rules)
+        complaint = certificate.complaint(context, rules.certificate_file, time.time()) if context else None
+        if complaint:
+            log.warning("web.certificate_file: browsers refuse the board, or soon will: %s", complaint)
+        return context
 
     async def _get_metrics(self, _request: web.Request) -> web.Response:
         body, content_type = self._metrics.exposition()

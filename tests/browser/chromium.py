@@ -37,15 +37,18 @@ def browser() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def page(chromium: Browser, *, dark: bool = False, size: tuple[int, int] = DESK, scale: float = 1.0) -> Iterator[Page]:
-    """A window of a new profile; certificates are not checked, for those of tests are signed by nobody."""
+def page(
+    chromium: Browser, *, dark: bool = False, size: tuple[int, int] = DESK, login: tuple[str, str] | None = None
+) -> Iterator[Page]:
+    """A window of a new profile; with a name and a password, for a board whose certificate it then takes as it is."""
     context = chromium.new_context(
         color_scheme="dark" if dark else "light",
         viewport={"width": size[0], "height": size[1]},
-        device_scale_factor=scale,
         is_mobile=size == PHONE,
         has_touch=size == PHONE,
         locale="en-GB",
+        ignore_https_errors=login is not None,
+        http_credentials={"username": login[0], "password": login[1]} if login else None,
     )
     context.set_default_timeout(PATIENCE_MS)
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from stream.config import Settings, Web, Worker, load
 from stream.errors import ConfigError
-from stream.web import door
+from stream.web import certificate, door
 from tests.unit.test_pages import QUICK, Site, first, run
 
 SECRET = "ada:correct horse"
@@ -32,8 +32,9 @@ def test_other_machines_need_password_and_tls(host: str, password_file: str) -> 
         with pytest.raises(ConfigError, match=r"web\.password_file, web\.certificate_file"):
             door.check(Settings(worker=Worker(host=host), web=web))
     door.check(Settings(worker=Worker(host=host), web=Web(unprotected=True)))
-    both = Web(password_file=password_file, certificate_file="c", key_file="k")
-    door.check(Settings(worker=Worker(host=host), web=both))
+    for known in (Web(password_file=password_file), Web(token_file="t")):
+        both = msgspec.structs.replace(known, certificate_file="c", key_file="k")
+        door.check(Settings(worker=Worker(host=host), web=both))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
@@ -49,7 +50,7 @@ def test_certificate_needs_its_key_and_must_be_one(tmp_path: Path) -> None:
         if text:
             file.write_text(text)
         with pytest.raises(ConfigError, match="cannot be used for TLS"):
-            door.encryption(Web(certificate_file=str(file), key_file=str(file)))
+            certificate.encryption(Web(certificate_file=str(file), key_file=str(file)))
 
 
 @pytest.mark.parametrize("content", ["", "ada", "ada:", ":secret", "ada:secret\nbob:secret"])
@@ -77,6 +78,46 @@ def test_password_opens_all_but_health(password_file: str) -> None:
             assert response.status == 503  # it is starting, and says so to everybody
 
     run(check, msgspec.structs.replace(QUICK, password_file=password_file))
+
+
+@pytest.mark.parametrize("beside_password", [False, True])
+def test_token_opens_as_bearer_and_as_password_of_any_name(
+    tmp_path: Path, password_file: str, beside_password: bool
+) -> None:
+    token = "0123456789abcdef"
+    file = tmp_path / "token"
+    file.write_text(token + "\n")
+
+    async def check(there: Site) -> None:
+        for wrong in (
+            f"Bearer {token}x",
+            "Bearer",
+            f"Bearer {SECRET}",
+            f"Token {token}",
+            basic(f"{token}:")["Authorization"],
+        ):
+            async with there.client.get("/metrics", headers={"Authorization": wrong}) as response:
+                assert response.status == 401, wrong
+                assert token not in await response.text()
+        for right in ({"Authorization": f"bearer {token}"}, basic(f"prometheus:{token}")):
+            async with there.client.get("/metrics", headers=right) as response:
+                assert response.status == 200
+        async with there.client.get("/metrics", headers=basic(SECRET)) as response:
+            assert response.status == (200 if beside_password else 401)
+
+    password = password_file if beside_password else ""
+    run(check, msgspec.structs.replace(QUICK, token_file=str(file), password_file=password))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "tooshort", "0123456789abcdef with a blank", "0123456789abcdef\n0123456789abcdef"]
+)
+def test_file_of_the_token_is_checked_and_never_quoted(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "token"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match="openssl rand") as caught:
+        door.Door(Settings(web=Web(token_file=str(file))))
+    assert "0123456789" not in str(caught.value)
 
 
 def test_answers_carry_headers_that_keep_foreign_script_out() -> None:
