@@ -4,6 +4,8 @@ import json
 import struct
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 MOST: Final = 6  # messages an input
 START_NS: Final = 1_700_000_000_000_000_000
 SYMBOLS: Final = ("A", "B", "BTCUSDT", "", "x" * 64, "x" * 65, "ünïcödé", "a b", "\x00", '"', "😀")
@@ -80,10 +82,17 @@ def _tick(source: Source, kind: int) -> Message:
     if kind > 3:
         for _ in range(source.below(4)):
             _change(source, tick)
-    value = json.dumps(tick).encode()
+    value = _packed(tick) if source.below(3) == 0 else json.dumps(tick).encode()
     if kind == 7:
         value = _spoilt(source, value)
     return Message(symbol.encode() if source.below(8) else b"other", value)
+
+
+def _packed(tick: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.msgpack.encode(tick)
+    except OverflowError:  # MessagePack has no integer beyond 64 bits
+        return json.dumps(tick).encode()
 
 
 def _change(source: Source, tick: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ def test_messages_by_chance_are_answered_or_refused() -> None:
     counts = subject.counts
     assert counts.answered + sum(counts.refused.values()) == counts.messages
     assert counts.answered > 500
-    assert set(counts.refused) >= {"json", "schema", "range", "symbol", "key", "band"}
+    assert set(counts.refused) >= {"json", "msgpack", "schema", "range", "symbol", "key", "band"}
 
 
 def test_any_bytes_make_messages() -> None:
