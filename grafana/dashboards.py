@@ -381,8 +381,9 @@ MODELS: Final = Board(
     (
         Panel(
             "Served",
-            "The model, name@version, that serves each head, and on how many workers. Two versions of a head at once: "
-            "a swap is under way, partition by partition, or the workers' folders differ.",
+            "The model, name@version, that serves each head, and on how many workers; the challenger serves none and "
+            "is scored beside the forecaster. Two versions of a head at once: a swap is under way, partition by "
+            "partition, or the workers' folders differ.",
             "none",
             (Query("count by (head, model) (tapewatch_model_info)", "{{head}}: {{model}}", ("head", "model"), 1),),
             kind="table",
@@ -443,6 +444,49 @@ MODELS: Final = Board(
             decimals=2,
             thresholds=((None, GREEN), (0.02, YELLOW), (0.04, RED)),
             alerts=("TapewatchVarRed",),
+        ),
+        Panel(
+            "Champion and challenger: QLIKE",
+            "Loss of the variance forecast, mean of the last hour, of both on the same tests; lower is better. Empty "
+            "where no challenger runs. Its tests begin later than the champion's own, once it has warmed up.",
+            "none",
+            (
+                Query(
+                    "max by (role) (tapewatch:challenger_qlike:mean1h)", "{{role}}", ("role",), 0, 1000, undefined=True
+                ),
+            ),
+            width=8,
+            decimals=3,
+            alerts=("TapewatchForecastDrift",),
+        ),
+        Panel(
+            "Champion and challenger: exceptions",
+            "Share of these tests whose loss was larger than the VaR 99 %, last hour. Right is 1 %; less of it is no "
+            "better, and few tests tell little.",
+            "percentunit",
+            (
+                Query(
+                    "max by (role) (tapewatch:challenger_var_exceptions:ratio1h)",
+                    "{{role}}",
+                    ("role",),
+                    0,
+                    1,
+                    undefined=True,
+                ),
+            ),
+            width=8,
+            decimals=2,
+            alerts=("TapewatchVarRed",),
+        ),
+        Panel(
+            "Champion and challenger: tests",
+            "Tests of both within the last hour, over the watch-list. Below a hundred the panels beside say little; "
+            "0: no challenger.",
+            "none",
+            (Query("sum(increase(tapewatch_challenger_tests_total[1h]))", "tests", low=0, high=1e6),),
+            kind="stat",
+            width=8,
+            decimals=0,
         ),
         Panel(
             "Anomaly",
@@ -539,8 +583,8 @@ MODELS: Final = Board(
         ),
         Note(
             "What is not here",
-            "There is one model a head: no challenger runs beside it yet, so none is compared. The rival of the "
-            "forecaster is the usual variance. What training measured is in each bundle's `card.json`.",
+            "Only a forecaster can have a challenger; critic and policy have none. What training measured is in each "
+            "bundle's `card.json`, and how forecasters do on recorded ticks is what `tapewatch evaluate` tells.",
         ),
     ),
     annotations='ALERTS{alertstate="firing", alertname=~"Tapewatch(FeatureDrift|ForecastDrift|InputDrift|VarRed)"}',

@@ -17,14 +17,15 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 import yaml
 
-from stream import topics
+from stream import roles, topics
 from stream.broker import HOST, EmbeddedBroker, free_ports
 from stream.children import Child
-from stream.config import ROOT, Settings, Worker
+from stream.config import DEFAULT_MODELS, ROOT, Settings, Worker
 from stream.demo import worker_command
 from stream.errors import TapewatchError
 from stream.feeds import sample
 from stream.feeds.replay import EventClock, KafkaSink, Recorded, Rounds, play
+from stream.inference import read_card
 
 RULES: Final = sorted((ROOT / "prometheus" / "rules").glob("*.yml"))
 CONFIG: Final = ROOT / "prometheus" / "prometheus.yml"
@@ -120,7 +121,10 @@ def _config(targets: list[str], interval_seconds: int) -> dict[str, Any]:
 
 
 class Stand:
-    """Broker, worker, feed and Prometheus. Nothing of it is left after `with`."""
+    """Broker, worker, feed and Prometheus. Nothing of it is left after `with`.
+
+    The worker has the models that ship, and a copy of the forecaster as challenger, so that all panels have answers.
+    """
 
     def __init__(self, speed: float) -> None:
         """`speed` is how many times as fast as recorded the ticks come."""
@@ -138,7 +142,10 @@ class Stand:
             stack.enter_context(self.prometheus.child)
             wait(self.prometheus.ready)
             broker = stack.enter_context(EmbeddedBroker())
-            self._settings = Settings(broker=broker.address, worker=Worker(group=f"check-{uuid.uuid4().hex[:8]}"))
+            models = _with_challenger(self._folder / "models")
+            self._settings = Settings(
+                broker=broker.address, worker=Worker(group=f"check-{uuid.uuid4().hex[:8]}", models=str(models))
+            )
             topics.require_topics(self._settings)  # asking makes them
             self._stack = stack.pop_all()
         return self
@@ -183,6 +190,16 @@ class Stand:
         blocks = sample.with_faults(Rounds(sample.bundled(), loop=True))
         with contextlib.closing(sink):
             yield from play(blocks, Recorded(self._speed), sink, EventClock(self._stop))
+
+
+def _with_challenger(models: Path) -> Path:
+    """The models that ship, copied to `models`, where the forecaster by another name challenges itself."""
+    shutil.copytree(DEFAULT_MODELS, models)
+    shutil.copytree(models / "gru" / "1", models / "copy" / "1")
+    card = models / "copy" / "1" / "card.json"
+    card.write_bytes(msgspec.json.encode(msgspec.structs.replace(read_card(card), name="copy")))
+    roles.write(models, roles.Roles(challenger="copy"))
+    return models
 
 
 def wait(condition: Any, seconds: float = READY_SECONDS) -> None:

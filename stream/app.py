@@ -17,10 +17,12 @@ from aiokafka.errors import KafkaError, NotEnoughReplicasError
 from faust.types import TP, ServiceT
 
 from stream import clients, messages, security, snapshots, topics
+from stream.challenger import Challenger, Shadow
 from stream.checkpoints import Checkpoints
 from stream.config import Settings
 from stream.errors import ConfigError, MissingTopic, TapewatchError, WorkerFailed
 from stream.health import Health
+from stream.inference import Card
 from stream.lanes import Lane, MakePipeline
 from stream.library import Library
 from stream.messages import Alert
@@ -85,7 +87,8 @@ class Worker(Listener):
         self._exactly_once = settings.worker.delivery == "exactly_once"
         self._lanes: dict[int, Lane] = {}
         self._swaps = Swaps(settings, library, metrics)
-        self._drift = Drift(library.newest.cards[0].histograms if library is not None else [])
+        self._library = library
+        self._drift = Drift(self._wanted)
         self._checkpoints = Checkpoints(settings, self._lanes, self._swaps, metrics, self._stop_for)
         self._presence = Presence(settings, self._abandon, self._checkpoints.write_all)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -214,7 +217,15 @@ class Worker(Listener):
         scores = Scores(partition, self._settings.features.session_gap_seconds)
         pipeline = self._make_pipeline(partition)
         self._desk.open(partition, pipeline.instruments)
-        return Lane(pipeline, scores, offset, self._settings.worker.chunks_in_flight)
+        shadow = Shadow(self._settings, self._challenger)
+        return Lane(pipeline, scores, offset, self._settings.worker.chunks_in_flight, shadow)
+
+    def _wanted(self) -> Card | None:
+        """Of the forecaster that is in force, or about to be."""
+        return None if self._library is None else self._library.newest.cards[0]
+
+    def _challenger(self) -> Challenger | None:
+        return None if self._library is None else self._library.challenger
 
     def _outlet(self, partition: int) -> Publisher:
         """Where the results of a partition go."""
@@ -254,6 +265,7 @@ class Worker(Listener):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.sleep(0)  # lets the producer take the batches before the next chunk occupies the loop
+        lane.shadow.note(output.results, output.features, lane.scores.row_of_slot)
 
     def _lane(self, delivery: Delivery) -> Lane | None:
         """Where a chunk goes on; None if its partition has been taken away."""
@@ -278,7 +290,7 @@ class Worker(Listener):
         lane.next_offset = delivery.span.end
         self._swaps.show(delivery.chunk.partition, lane)
         lane.scores.note(output.results)
-        self._drift.note(output)
+        self._drift.note(output, lane.pipeline.models[0])
         for error in output.errors:
             log.error(
                 "cannot compute a tick, refused as internal partition=%s", delivery.chunk.partition, exc_info=error
@@ -352,11 +364,14 @@ class Worker(Listener):
             await self.consumer.find_position(tp)
             self._look_at_progress(tp, time.monotonic())
         self._drift.show(self._metrics)
+        challenger = self._challenger()
+        self._metrics.challenger("" if challenger is None or challenger.failed else challenger.name)
         for partition, lane in list(self._lanes.items()):
             if lane.lost is not None:
                 self._look_at_lost(partition, time.monotonic() - lane.lost)
                 continue
             lane.scores.show(self._metrics, lane.pipeline.instruments)
+            lane.shadow.show(self._metrics)
             self._metrics.symbols(partition, len(lane.pipeline.instruments))
             await self._publish_stale(partition, lane)
 

@@ -1,8 +1,10 @@
-"""`tapewatch models`: which bundles there are, what their cards say, and whether they run here.
+"""`tapewatch models`: which bundles there are, what their cards say, whether they run here, and which role they have.
 
 Reads cards and graphs only; neither PyTorch nor Kafka is needed.
 """
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +12,11 @@ import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
+from stream import roles
 from stream.errors import ModelMismatch
-from stream.inference import load_bundle, read_card, version_key
+from stream.inference import FAMILIES, in_front, load_bundle, named, read_card
 from stream.library import TICKS, Entry, trial
+from stream.roles import version_key
 
 
 class Verified(NamedTuple):
@@ -68,14 +72,17 @@ def verify(entry: Entry) -> Verified:
 def show_list(models: Path, console: Console) -> None:
     """A table of all bundles."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("model", "family", "data", "trained on", "seeds", "opset", "size", "sha256"):
+    for heading in ("model", "role", "family", "data", "trained on", "seeds", "opset", "size", "sha256"):
         table.add_column(heading)
-    for folder, card in entries(models):
+    there = entries(models)
+    held = roles_of(models, there)
+    for folder, card in there:
         rows = sum(file.rows for file in card.data)
         graph = folder / "model.onnx"
         size = f"{graph.stat().st_size / 1000:.0f} kB" if graph.is_file() else "missing"
         table.add_row(
-            f"{card.name}@{card.version}",
+            named(card),
+            held.get(named(card), ""),
             card.family,
             f"{len(card.data)} files",
             f"{rows:,} ticks",
@@ -85,6 +92,70 @@ def show_list(models: Path, console: Console) -> None:
             card.sha256[:12],
         )
     console.print(table)
+
+
+def roles_of(models: Path, there: Sequence[Entry]) -> dict[str, roles.Role]:
+    """name@version -> role, by the cards alone: who would answer, and who would be scored in their shadow."""
+    found: dict[str, roles.Role] = {}
+    cards = [entry.card for entry in there]
+    for family in FAMILIES:
+        with contextlib.suppress(ModelMismatch):  # nobody: a worker says why
+            found[named(in_front(models, family, cards))] = "champion"
+    forecasters = [card for card in cards if card.family == "forecaster"]
+    for card in roles.challengers(forecasters, roles.read(models))[:1]:
+        found[named(card)] = "challenger"
+    return found
+
+
+def promote(models: Path, wanted: str | None) -> Path:
+    """Make a forecaster, or else the challenger, the champion; gives the path of roles.toml.
+
+    A challenger that is named stays it, unless it is who was promoted.
+
+    Raises
+    ------
+    ModelMismatch
+        If there is no challenger, or the forecaster is not there or does not run here.
+    """
+    held = roles.read(models)
+    wanted = wanted or held.challenger
+    if not wanted:
+        raise ModelMismatch(f"{models / roles.FILE} names no challenger: say whom to promote, NAME or NAME@VERSION")
+    name = _fit_forecaster(models, wanted)
+    challenger = "" if held.challenger in (wanted, name) else held.challenger
+    return roles.write(models, roles.Roles(wanted, challenger))
+
+
+def challenge(models: Path, wanted: str | None) -> Path:
+    """Let a forecaster be scored in the champion's shadow, or nobody; gives the path of roles.toml.
+
+    Raises
+    ------
+    ModelMismatch
+        If it is not there, does not run here, or is the champion.
+    """
+    held = roles.read(models)
+    if wanted is None:
+        return roles.write(models, roles.Roles(held.champion))
+    name = _fit_forecaster(models, wanted)
+    if held.champion in (wanted, name):
+        raise ModelMismatch(f"{wanted} is the champion in {models / roles.FILE}: promote another one first")
+    cards = [entry.card for entry in entries(models)]
+    new = roles.Roles(held.champion, wanted)
+    if not roles.champions([card for card in cards if card.family == "forecaster"], new):
+        raise ModelMismatch(f"{models} holds no other forecaster than {wanted}, which cannot challenge itself")
+    return roles.write(models, new)
+
+
+def _fit_forecaster(models: Path, wanted: str) -> str:
+    """name@version of a forecaster that runs here."""
+    entry = find(models, wanted)
+    if entry.card.family != "forecaster":
+        raise ModelMismatch(f"{wanted} is a {entry.card.family}: only forecasters have roles")
+    checked = verify(entry)
+    if checked.problem:
+        raise ModelMismatch(checked.problem)
+    return named(entry.card)
 
 
 def show_card(models: Path, wanted: str, console: Console) -> None:

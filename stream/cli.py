@@ -532,6 +532,36 @@ def verify_models(context: click.Context, folder: Path | None) -> None:
     run_verify(models_in, console)
 
 
+@models.command("promote")
+@click.argument("name", metavar="[NAME[@VERSION]]", required=False)
+@_models_option
+@click.pass_context
+def promote_model(context: click.Context, name: str | None, folder: Path | None) -> None:
+    """Make a forecaster the champion, whose forecasts are published; the challenger unless told otherwise.
+
+    NAME stands for its highest version. Workers that run take it up as they take up a new version.
+    """
+    models_in, _ = _catalogue(context, folder)
+    from stream.catalogue import promote
+
+    click.echo(promote(models_in, name).read_text(encoding="utf-8"), nl=False)
+
+
+@models.command("challenge")
+@click.argument("name", metavar="[NAME[@VERSION]]", required=False)
+@click.option("--none", "nobody", is_flag=True, help="Score nobody any more.")
+@_models_option
+@click.pass_context
+def challenge_model(context: click.Context, name: str | None, nobody: bool, folder: Path | None) -> None:
+    """Score a forecaster in the champion's shadow: on every tick, and never published."""
+    if (name is None) != nobody:
+        raise click.UsageError("whom? NAME, NAME@VERSION, or --none")
+    models_in, _ = _catalogue(context, folder)
+    from stream.catalogue import challenge
+
+    click.echo(challenge(models_in, name).read_text(encoding="utf-8"), nl=False)
+
+
 def _catalogue(context: click.Context, folder: Path | None) -> tuple[Path, Any]:
     """Folder of bundles, and a console that does not wrap a table when it is piped."""
     from rich.console import Console

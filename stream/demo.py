@@ -383,7 +383,7 @@ def worker_command(config: Path | None, settings: Settings, port: int) -> list[s
     options = ["--config", str(config.resolve())] if config is not None else []
     return [
         *(sys.executable, "-m", "stream.cli", *options, "worker"),
-        *("--broker", settings.broker, "--group", settings.worker.group),
+        *("--broker", settings.broker, "--group", settings.worker.group, "--models", settings.worker.models),
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
 

@@ -29,6 +29,7 @@ from rich.text import Text
 from stream import catalogue, clients, probe, topics
 from stream.config import ROOT, Settings, Topics
 from stream.errors import BrokerUnreachable, ModelMismatch, NotAdmitted, TapewatchError
+from stream.inference import in_front
 
 Level = Literal["ok", "warn", "fail"]
 STYLES: Final[dict[Level, str]] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -113,6 +114,11 @@ def _models(settings: Settings) -> Iterator[Finding]:
     families = {one.entry.card.family for one in checked if not one.problem}
     if missing := {"forecaster", "critic", "policy"} - families:
         yield Finding("models", "fail", f"no {', '.join(sorted(missing))} in {folder}", "a worker needs all three")
+        return
+    try:
+        in_front(folder, "forecaster", [one.entry.card for one in checked])
+    except ModelMismatch as error:
+        yield Finding("roles", "fail", str(error), "`tapewatch models promote NAME` says which forecaster answers")
 
 
 def _disk(_settings: Settings) -> Iterator[Finding]:

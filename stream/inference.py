@@ -28,7 +28,7 @@ import onnx.compose
 import onnxruntime
 from numpy.typing import NDArray
 
-from stream import messages
+from stream import messages, roles
 from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.packing import Packing, pack
 from stream.core.results import FORECAST_COLUMNS
@@ -149,7 +149,7 @@ class Models:
         self.calibration = (np.array(table.score), np.array(table.probability))
         self.normal = np.array(forecaster.card.normal, np.float32)
         graph = _join(forecaster.graph, critic.graph, policy.graph)
-        self._session: Final = _session(graph.SerializeToString())
+        self._session: Final = new_session(graph.SerializeToString())
         self._check(forecaster, critic, policy)
 
     def run(
@@ -228,7 +228,7 @@ _DECODER: Final = msgspec.json.Decoder(Card)
 
 
 def load(folder: Path) -> Models:
-    """Load the newest version of each family under `folder`.
+    """Load the bundles under `folder` that should answer: of each family the newest, the forecaster as its roles say.
 
     Raises
     ------
@@ -237,20 +237,42 @@ def load(folder: Path) -> Models:
     """
     if not folder.is_dir():
         raise ModelMismatch(f"models folder {folder} does not exist: name one with --models, or run `make models`")
-    chosen: dict[str, Bundle] = {}
-    for card_file in sorted(folder.glob("*/*/card.json"), key=lambda file: version_key(file.parent.name)):
-        card = read_card(card_file)
-        held = chosen.get(card.family)
-        if held and held.card.name != card.name and version_key(held.card.version) == version_key(card.version):
-            raise ModelMismatch(
-                f"{folder} holds two bundles of family {card.family} with version {card.version}: {held.card.name} "
-                f"and {card.name}; remove one, or give the one to use a higher version"
-            )
-        chosen[card.family] = Bundle(card_file.parent, card, onnx.ModelProto())
-    for family in FAMILIES:
-        if family not in chosen:
-            raise ModelMismatch(f"models folder {folder} holds no bundle of family {family} (name/version/card.json)")
-    return Models(*(load_bundle(chosen[family].folder) for family in FAMILIES))
+    cards = [read_card(file) for file in sorted(folder.glob("*/*/card.json"))]
+    chosen = [in_front(folder, family, cards) for family in FAMILIES]
+    return Models(*(load_bundle(folder / card.name / card.version) for card in chosen))
+
+
+def in_front(folder: Path, family: str, cards: Sequence[Card]) -> Card:
+    """Which of the cards in a folder of models stands for the model of a family that should answer.
+
+    Raises
+    ------
+    ModelMismatch
+        If there is none, or nothing says which of two of one version is meant.
+    """
+    held = roles.read(folder) if family == "forecaster" else roles.Roles()
+    ours = [card for card in cards if card.family == family]
+    ranked = roles.champions(ours, held)
+    if not ranked:
+        wanted = f" {held.champion}, the champion in {roles.FILE}," if ours and held.champion else ""
+        raise ModelMismatch(
+            f"models folder {folder} holds no bundle{wanted} of family {family} (name/version/card.json)"
+        )
+    other = roles.rival(ranked[0], ranked)
+    if other is not None:
+        raise ModelMismatch(undecided(folder, ranked[0], other))
+    return ranked[0]
+
+
+def undecided(folder: Path, one: Card, other: Card) -> str:
+    """What to do where two bundles could answer."""
+    advice = "remove one, or give the one to use a higher version"
+    if one.family == "forecaster":
+        advice = f"say which: `tapewatch models promote {named(other)}`, or {named(one)}"
+    return (
+        f"{folder} holds two bundles of family {one.family} with version {one.version}: {other.name} and {one.name}; "
+        f"{advice}"
+    )
 
 
 def load_named(folder: Path, names: Sequence[str]) -> Models:
@@ -296,11 +318,6 @@ def load_bundle(folder: Path) -> Bundle:
             )
     _check_widths(folder, card, graph)
     return Bundle(folder, card, graph)
-
-
-def version_key(version: str) -> tuple[int, str]:
-    """Sorts versions in numeric order: 10 after 9; a version that is no number comes before all that are."""
-    return (int(version), version) if version.isdecimal() else (-1, version)
 
 
 def named(card: Card) -> str:
@@ -438,8 +455,14 @@ def _share(graph: onnx.GraphProto, constants: dict[bytes, str]) -> dict[str, str
     return shared
 
 
-def _session(content: bytes) -> onnxruntime.InferenceSession:
-    """A session on one thread: a worker uses more cores by being started more often."""
+def new_session(content: bytes) -> onnxruntime.InferenceSession:
+    """A session on one thread: a worker uses more cores by being started more often.
+
+    Raises
+    ------
+    ModelMismatch
+        If ONNX Runtime refuses the graph.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -448,4 +471,4 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001  ONNX Runtime raises types of its own, without a common base
-        raise ModelMismatch(f"ONNX Runtime refuses the joined models: {_first_line(error)}") from None
+        raise ModelMismatch(f"ONNX Runtime refuses the graph: {_first_line(error)}") from None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from stream.challenger import Shadow
 from stream.decoding import Chunk, Instruments
 from stream.inference import Models
 from stream.messages import Alert
@@ -62,9 +63,17 @@ class Unsettled:
 class Lane:
     """One assigned partition: its pipeline, and how many chunks may be on their way to the broker."""
 
-    def __init__(self, pipeline: ChunkPipeline, scores: Scores, next_offset: int | None, chunks_in_flight: int) -> None:
+    def __init__(
+        self,
+        pipeline: ChunkPipeline,
+        scores: Scores,
+        next_offset: int | None,
+        chunks_in_flight: int,
+        shadow: Shadow,
+    ) -> None:
         self.pipeline = pipeline
         self.scores = scores
+        self.shadow = shadow  # of the champion: the challenger, if there is one
         self.next_offset = next_offset  # the first offset that the pipeline's state does not hold
         self.slots = asyncio.Semaphore(chunks_in_flight)
         self.in_flight: set[asyncio.Future[None]] = set()  # one for each chunk that is computed and not acknowledged

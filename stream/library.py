@@ -1,8 +1,9 @@
 """The folder of models while a worker runs: which bundles are there, which of them fit, and which should be in force.
 
 A bundle is complete when its card.json is there: copy model.onnx first and card.json last, or move the whole folder in.
-Of each family the highest version that fits is wanted. One that does not fit, or whose hash is wrong, is refused with
-both sides named, and looked at again when one of its two files changes; the models that were wanted before stay so.
+Of each family the highest version that fits is wanted; of several forecasters `roles` decides, and it may name a
+challenger. One that does not fit, or whose hash is wrong, is refused with both sides named, and looked at again when
+one of its two files changes; the models that were wanted before stay so.
 A bundle is never changed in place: a new graph or calibration needs a new version, else nobody could tell from a result
 what made it.
 """
@@ -16,6 +17,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 import onnxruntime
 
+from stream import roles
+from stream.challenger import Challenger
 from stream.core.features import WINDOW, WINDOW_COLUMNS
 from stream.core.packing import new_scratch, pack
 from stream.core.results import FORECAST_COLUMNS
@@ -31,8 +34,9 @@ from stream.inference import (
     load_bundle,
     named,
     read_card,
-    version_key,
+    undecided,
 )
+from stream.roles import Roles
 from stream.succession import Names
 
 TICKS: Final = 16  # of a trial, of two instruments
@@ -48,6 +52,16 @@ class Entry(NamedTuple):
 
     folder: Path
     card: Card
+
+    @property
+    def name(self) -> str:
+        """As the card says."""
+        return self.card.name
+
+    @property
+    def version(self) -> str:
+        """As the card says."""
+        return self.card.version
 
 
 class Library:
@@ -65,6 +79,7 @@ class Library:
         self._folder = folder
         self._busy = threading.Lock()
         self._seen: dict[Path, Signature] | None = None
+        self._roles_seen: Signature | None = None
         self._fitting: dict[Path, Bundle] = {}
         self._loaded: WeakValueDictionary[tuple[Names, Names], Models] = WeakValueDictionary()
         self._served: dict[str, str] = {}  # name@version -> digest of all that were ever wanted
@@ -75,6 +90,8 @@ class Library:
 
     newest: Models
     """Those that should be in force."""
+    challenger: Challenger | None = None
+    """Whom to score in the shadow of the champion, if anybody."""
 
     def look(self) -> None:
         """See what the folder holds now. Never fails once there are models: whatever is wrong is in `refused`."""
@@ -82,8 +99,8 @@ class Library:
             self._look()
 
     def _look(self) -> None:
-        seen = _signatures(self._folder)
-        if seen == self._seen:
+        seen, roles_seen = _signatures(self._folder), (_stat(self._folder / roles.FILE),)
+        if (seen, roles_seen) == (self._seen, self._roles_seen):
             return
         changed = {folder for folder, signature in seen.items() if (self._seen or {}).get(folder) != signature}
         self._fitting = {folder: held for folder, held in self._fitting.items() if folder in seen.keys() - changed}
@@ -97,7 +114,7 @@ class Library:
         for folder in refused.keys() - self.refused.keys() | refused.keys() & changed:
             log.error("refused model, %s stay in force: %s", ", ".join(self.newest.names), refused[folder])
         self.refused = refused
-        self._seen = seen
+        self._seen, self._roles_seen = seen, roles_seen
 
     def find(self, names: Names, digests: Names) -> Models | None:
         """The models of just these names and digests; None if one of them is not there any more, or was changed."""
@@ -126,10 +143,11 @@ class Library:
             raise ModelMismatch(
                 f"models folder {self._folder} does not exist: name one with --models, or run `make models`"
             )
-        entries = self._entries(folders, refused)
-        bundles = [self._best(family, entries, refused) for family in FAMILIES]
+        entries, held = self._entries(folders, refused), roles.read(self._folder)
+        bundles = [self._best(family, entries, held, refused) for family in FAMILIES]
         models = self._joined(bundles)
         self._bundles, self.newest = bundles, models
+        self.challenger = self._contender(entries, held, refused)
         self._served.update(zip(models.names, models.digests, strict=True))
 
     def _joined(self, bundles: list[Bundle]) -> Models:
@@ -148,15 +166,18 @@ class Library:
                 refused[folder] = str(error)
         return entries
 
-    def _best(self, family: str, entries: list[Entry], refused: dict[Path, str]) -> Bundle:
-        """The highest version that fits."""
-        ours = sorted((e for e in entries if e.card.family == family), key=lambda e: version_key(e.card.version))
-        for entry in reversed(ours):
+    def _best(self, family: str, entries: list[Entry], held: Roles, refused: dict[Path, str]) -> Bundle:
+        """The highest version that fits; of several forecasters the one that the roles say."""
+        ours = [entry for entry in entries if entry.card.family == family]
+        ranked = roles.champions(ours, held if family == "forecaster" else Roles())
+        for entry in ranked:
             try:
-                self._check_unique(entry, ours)
+                self._check_unique(entry, ranked)
                 return self._fitted(entry)
             except ModelMismatch as error:
                 refused[entry.folder] = str(error)
+        if ours and not ranked:
+            self._refuse_role("champion", held.champion, refused)
         present = next((bundle for bundle in self._bundles if bundle.card.family == family), None)
         if present is not None:
             return present  # loaded, though its files are gone
@@ -165,21 +186,32 @@ class Library:
         )
         raise ModelMismatch(why)
 
+    def _contender(self, entries: list[Entry], held: Roles, refused: dict[Path, str]) -> Challenger | None:
+        """The challenger that fits, the same one as long as it is the same bundle. It never stops a start."""
+        if not held.challenger:
+            return None
+        ranked = roles.challengers([entry for entry in entries if entry.card.family == "forecaster"], held)
+        for entry in ranked:
+            present = self.challenger
+            if present is not None and (present.name, present.digest) == (named(entry.card), digest(entry.card)):
+                return present
+            try:
+                return Challenger(self._fitted(entry))
+            except ModelMismatch as error:
+                refused[entry.folder] = str(error)
+        if not ranked:
+            self._refuse_role("challenger", held.challenger, refused)
+        return None
+
+    def _refuse_role(self, role: roles.Role, wanted: str, refused: dict[Path, str]) -> None:
+        file = self._folder / roles.FILE
+        refused[file] = f"{file}: there is no forecaster {wanted or 'but the challenger'} that could be {role}"
+
     def _check_unique(self, entry: Entry, others: list[Entry]) -> None:
-        rival = next(
-            (
-                other
-                for other in others
-                if other is not entry and version_key(other.card.version) == version_key(entry.card.version)
-            ),
-            None,
-        )
+        rival = roles.rival(entry, others)
         served = self._served.get(named(entry.card))
         if rival is not None and served is None:
-            raise ModelMismatch(
-                f"{self._folder} holds two bundles of family {entry.card.family} with version {entry.card.version}: "
-                f"{rival.card.name} and {entry.card.name}; remove one, or give the one to use a higher version"
-            )
+            raise ModelMismatch(undecided(self._folder, entry.card, rival.card))
         if served not in (None, digest(entry.card)):
             raise ModelMismatch(
                 f"{entry.folder}: graph or calibration of {named(entry.card)} were changed in place, digest "

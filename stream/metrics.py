@@ -32,6 +32,7 @@ from prometheus_client.utils import floatToGoString
 from stream import __version__
 from stream.config import ROOT
 from stream.messages import ACTIONS, ALERT_KINDS, GATES, QUANTILE_LEVELS, AlertKind, AlertState, Reason
+from stream.roles import Role
 
 PREFIX: Final = "tapewatch_"
 
@@ -216,11 +217,13 @@ class Metrics:
         self._watched: dict[tuple[int, str, str], Watched] = {}
         self._open: dict[tuple[int, AlertKind], int] = {}
         self.model_names: dict[Head, str] = {}  # name@version of each head
+        self._shadow = ""  # name@version of the challenger
         self._declare_flow()
         self._declare_latency()
         self._declare_progress()
         self._declare_risk()
         self._declare_models()
+        self._declare_challenger()
         self._declare_process()
 
     def _declare_flow(self) -> None:
@@ -334,16 +337,40 @@ class Metrics:
         gated = self._counter("actions_gated", "ticks", "Actions that a risk rule overrode, by rule.", "rule")
         self._gated = [gated.labels(gate) for gate in GATES if gate is not None]
 
+    def _declare_challenger(self) -> None:
+        self._duels = self._counter(
+            "challenger_tests",
+            "tests",
+            "Forecasts of champion and challenger held against the same 60 s that followed.",
+        )
+        loss = self._counter(
+            "challenger_qlike", "QLIKE", "Sum of QLIKE over these tests, of champion and challenger.", "role"
+        )
+        exceptions = self._counter(
+            "challenger_var_exceptions",
+            "tests",
+            "These tests whose loss was larger than the VaR 99 %, by role.",
+            "role",
+        )
+        self._duel_qlike = {role: loss.labels(role) for role in get_args(Role)}
+        self._duel_exceptions = {role: exceptions.labels(role) for role in get_args(Role)}
+
     def _declare_process(self) -> None:
         self._model = self._gauge(
-            "model_info", "1", "1 for the model, name@version, that serves a head.", "head", "model"
+            "model_info",
+            "1",
+            "1 for the model, name@version, that serves a head, or is the challenger.",
+            "head",
+            "model",
         )
         swaps = self._counter(
             "model_swaps", "swaps", "Times that a new model took over in a partition while the worker ran.", "head"
         )
         self._swaps = {head: swaps.labels(head) for head in HEADS}
         self._refused_models = self._gauge(
-            "models_refused", "bundles", "Bundles in the folder of models that would be in force, but do not fit."
+            "models_refused",
+            "bundles",
+            "Bundles in the folder of models that would be in force, or challenge, but do not fit.",
         )
         build = self._gauge("build_info", "1", "1, with the versions of Tapewatch and Python.", "version", "python")
         build.labels(__version__, platform.python_version()).set(1)
@@ -546,14 +573,31 @@ class Metrics:
         self._model.clear()
         for head, model in names:
             self._model.labels(head, model).set(1)
+        self.challenger(self._shadow)
 
     def swapped(self, heads: Iterable[Head]) -> None:
         """Count the heads that another model serves in a partition now."""
         for head in heads:
             self._swaps[head].inc()
 
+    def challenger(self, name: str) -> None:
+        """Show which model, name@version, is scored in the champion's shadow; empty: none."""
+        if self._shadow and self._shadow != name:
+            self._model.remove("challenger", self._shadow)
+        self._shadow = name
+        if name:
+            self._model.labels("challenger", name).set(1)
+
+    def duelled(self, tests: int, exceptions: Mapping[Role, int], qlike: Mapping[Role, NDArray[np.float64]]) -> None:
+        """Count tests of champion and challenger alike: of each role how many exceptions, and float64[tests] QLIKE."""
+        self._duels.inc(tests)
+        for role in get_args(Role):
+            self._duel_exceptions[role].inc(exceptions[role])
+            self._duel_qlike[role].inc(float(qlike[role].sum()))
+
     def drift(self, index: Mapping[str, float]) -> None:
-        """Show the population stability index of the features."""
+        """Show the population stability index of the features, in place of those before."""
+        self._stability.clear()
         for feature, value in index.items():
             self._stability.labels(feature).set(value)
 

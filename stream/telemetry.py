@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from stream.core.features import FEATURES
 from stream.core.outcomes import Outcomes, TrafficLight
 from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results
 from stream.decoding import Instruments
-from stream.inference import Histogram
+from stream.inference import Card, named
 from stream.metrics import Metrics, Output, Watched
 from stream.pipeline import Output as Computed
 from stream.transport import Delivery
@@ -45,6 +45,11 @@ class Scores:
         self._lights: list[TrafficLight] = []
         self._tests = outcomes.new_state(0)
         self._ended: list[Outcomes] = []
+
+    @property
+    def row_of_slot(self) -> NDArray[np.int32]:
+        """int32[slots]: row of each watched instrument among the tests, -1 for the others."""
+        return self._row_of_slot
 
     def note(self, results: Results) -> None:
         """Keep the last of each watched instrument in a chunk."""
@@ -104,29 +109,46 @@ class Scores:
 class Drift:
     """Features of the answered ticks against those that the forecaster was trained on.
 
+    After a swap they are held against the new one's, counted from its first answer on; until these are enough nothing
+    is shown.
+
     Parameters
     ----------
-    histograms
-        Of the forecaster's card; without them nothing is shown.
+    wanted
+        Card of the forecaster that is in force or about to be; None where there is none. Without histograms in it
+        nothing is shown.
     clock
         Seconds; never goes back.
     """
 
-    def __init__(self, histograms: Sequence[Histogram], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wanted: Callable[[], Card | None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._wanted = wanted
         self._clock = clock
-        self._window: drift.Window | None = None
-        if histograms:
-            self._expected = np.array([each.shares for each in histograms])
-            self._window = drift.Window(np.array([each.edges for each in histograms]), DRIFT_SECONDS)
+        self._changed = False  # since the last `show`
+        self._begin(wanted())
 
-    def note(self, computed: Computed) -> None:
-        """Count the ticks of a chunk."""
+    def _begin(self, card: Card | None) -> None:
+        self._card = card
+        self._window: drift.Window | None = None
+        if card is not None and card.histograms:
+            self._expected = np.array([each.shares for each in card.histograms])
+            self._window = drift.Window(np.array([each.edges for each in card.histograms]), DRIFT_SECONDS)
+
+    def note(self, computed: Computed, forecaster: str) -> None:
+        """Count the ticks of a chunk, the last of which `forecaster`, name@version, answered."""
+        wanted = self._wanted()
+        if wanted is not self._card and wanted is not None and named(wanted) == forecaster:
+            self._begin(wanted)
+            self._changed = True
         results = computed.results
         if self._window is not None and len(results.offset):
             self._window.add(computed.features, results.offset, results.warming, self._clock())
 
     def show(self, metrics: Metrics) -> None:
         """Bring the gauges up to date, where there are ticks enough to tell."""
+        if self._changed:
+            metrics.drift({})
+            self._changed = False
         if self._window is None:
             return
         counts = self._window.counts(self._clock())

@@ -1,6 +1,7 @@
 """Versions of a bundle for tests: copies of one that ships, with other weights, so that their results differ."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def add_bundle(models: Path, name: str, version: str, content: bytes, **card: An
     old = msgspec.json.decode((models / name / "1" / "card.json").read_bytes())
     (folder / "card.json").write_bytes(msgspec.json.encode(old | {"version": version} | card))
     return folder
+
+
+def add_kind(models: Path, name: str) -> Path:
+    """Make models/name/1, another forecaster: the GRU by another name; gives the folder."""
+    added = Path(shutil.copytree(models / "gru" / "1", models / name / "1"))
+    text = (added / "card.json").read_text(encoding="utf-8")
+    (added / "card.json").write_text(text.replace('"name": "gru"', f'"name": "{name}"'), encoding="utf-8")
+    return added
 
 
 def changed(graph: Path, change: float) -> bytes:

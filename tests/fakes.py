@@ -32,16 +32,13 @@ class FakeModels:
         hidden: NDArray[np.float32],
     ) -> Inference:
         """See `inference.Models.run`."""
-        age = _ages(packing, hidden)
-        forecast = np.concatenate([_normal(features, seconds, age) for seconds in (10.0, 60.0)], axis=1)
+        forecast, last = forecast_of(features, packing, hidden)
         moved = np.abs(window[:, :, 0]).max(axis=1)
         score = (moved / (moved + np.float32(1e-4))).astype(np.float32)
         momentum = features[:, INDEX["momentum_10s"]]
         row = np.stack([-momentum, np.zeros_like(momentum), momentum], axis=1)
         values = np.tile(row, (1, 3)).astype(np.float32)
-        last = np.zeros((len(packing.slots), self.hidden_size), np.float32)
-        last[:, 0] = hidden[:, 0] + _counts(packing)
-        return Inference(forecast.astype(np.float32), last, score, values, values)
+        return Inference(forecast, last, score, values, values)
 
 
 class FragileModels(FakeModels):
@@ -58,6 +55,17 @@ class FragileModels(FakeModels):
         if (np.abs(features[:, INDEX["log_return"]]) > 0.05).any():
             raise ZeroDivisionError("no such luck")
         return super().run(features, window, packing, hidden)
+
+
+def forecast_of(
+    features: NDArray[np.float32], packing: Packing, hidden: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What the forecaster among the heads says, and the state that it carries on."""
+    age = _ages(packing, hidden)
+    forecast = np.concatenate([_normal(features, seconds, age) for seconds in (10.0, 60.0)], axis=1)
+    last = np.zeros((len(packing.slots), hidden.shape[1]), np.float32)
+    last[:, 0] = hidden[:, 0] + _counts(packing)
+    return forecast.astype(np.float32), last
 
 
 def _counts(packing: Packing) -> NDArray[np.float32]:

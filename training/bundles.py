@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stream import roles
 from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
-from stream.inference import ACTION_COLUMNS, Calibration, Card, load_bundle
+from stream.inference import ACTION_COLUMNS, Calibration, Card, load_bundle, read_card
 from training import data, evaluation, export, forecaster, gan, histograms, policy, walk_forward
 from training.forecasters.contract import ONLY_FOR, Kind
 from training.forecasters.contract import Settings as ForecasterSettings
@@ -59,6 +60,7 @@ class Plan(msgspec.Struct, frozen=True):
 def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce: Announce) -> Path:
     """Bundle named as its kind: the seed that is best on validation ships; the card holds the spread of all."""
     settings = plan.forecaster
+    keep_champion(out, settings.kind)  # first, so that a folder that cannot be used costs no training
     tried = []
     for number in range(seed, seed + plan.seeds):
         net, history = forecaster.train(dataset, settings, number, announce(f"{settings.kind}, seed {number}"))
@@ -94,6 +96,15 @@ def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, an
         notes=FORECASTER_NOTES,
     )
     return export.write_bundle(tried[order[0]][1], card, out)
+
+
+def keep_champion(models: Path, kind: str) -> None:
+    """Whoever is champion stays it when a forecaster of another name comes into the folder: see `stream.roles`."""
+    held = roles.read(models)
+    there = [read_card(file) for file in sorted(models.glob("*/*/card.json"))]
+    ranked = roles.champions([card for card in there if card.family == "forecaster"], held)
+    if not held.champion and ranked and ranked[0].name != kind and roles.rival(ranked[0], ranked) is None:
+        roles.write(models, msgspec.structs.replace(held, champion=ranked[0].name))
 
 
 FORECASTER_NOTES: Final = [

@@ -159,7 +159,7 @@ def _announcer(progress: Progress) -> bundles.Announce:
     help="Folder for the reports, one folder a file.",
 )
 def evaluate(paths: tuple[Path, ...], out: Path) -> None:
-    """Compare the forecaster in MODELS with plain baselines on the test part of each file of DATA.
+    """Compare the champion among the forecasters in MODELS with plain baselines on the test part of each file of DATA.
 
     MODELS is a folder of bundles, or one forecaster's bundle; without it the models that ship. DATA are Parquet or CSV
     files of ticks, or folders of Parquet files. Writes report.md, report.json and plots, and README.md
@@ -203,10 +203,11 @@ def _models_and_data(paths: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
 def _forecaster(models: Path) -> tuple[inference.Card, bytes]:
     """Card and graph of the forecaster in a folder of bundles, or of one bundle."""
     if not (models / "card.json").is_file():
-        found = [entry for entry in catalogue.entries(models) if entry.card.family == "forecaster"]
-        if not found:
+        cards = [entry.card for entry in catalogue.entries(models)]
+        if not any(card.family == "forecaster" for card in cards):
             raise TapewatchError(f"{models} holds no forecaster: train one, or name another folder")
-        models = found[-1].folder
+        champion = inference.in_front(models, "forecaster", cards)
+        models = models / champion.name / champion.version
     bundle = inference.load_bundle(models)
     if bundle.card.family != "forecaster":
         raise TapewatchError(f"{models} is a {bundle.card.family}: only forecasters can be evaluated")

@@ -9,14 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stream import topics
+from stream import catalogue, roles, topics
 from stream.broker import free_ports
 from stream.children import Child
 from stream.config import DEFAULT_MODELS, ROOT, Settings
 from stream.messages import decode_prediction
 from stream.verify import verify, with_models
 from tests.benchmark.stand import environment
-from tests.bundles import add_version
+from tests.bundles import add_kind, add_version
 from tests.integration.test_recovery import Feed, committed, read, said
 from tests.integration.test_worker import own_worker
 
@@ -124,3 +124,48 @@ def test_a_swap_and_a_kill_around_it_leave_every_tick_answered_by_the_version_it
     report = verify(settings, *with_models(settings))
     assert report.topics["predictions"].different > 0
     assert '"model":"gru@2"' in report.first_difference
+
+
+def number(page_: str, metric: str) -> float:
+    """The value of a metric on a page; its labels are part of the name."""
+    return float(next(line for line in page_.splitlines() if line.startswith(f"{metric} ")).split()[1])
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("settings", ["at_least_once"], indirect=True)
+def test_a_challenger_is_scored_and_not_published_until_it_is_promoted(
+    settings: Settings, start: Start, eventually: Eventually
+) -> None:
+    feed, models = Feed(settings), Path(settings.worker.models)
+    add_kind(models, "lstm")
+    catalogue.challenge(models, "lstm@1")
+    worker = start()
+
+    def tested() -> bool:
+        feed.send(300)
+        return number(page(worker), "tapewatch_challenger_tests_total") > 0
+
+    eventually(lambda: said(worker, "ready"), 60.0)
+    eventually(tested, 60.0)
+    text = page(worker)
+    assert 'tapewatch_model_info{head="challenger",model="lstm@1"} 1.0' in text
+    # The same graph, though without the history: a loss like the champion's.
+    for role in ("champion", "challenger"):
+        assert number(text, f'tapewatch_challenger_qlike_total{{role="{role}"}}') > 0
+    eventually(lambda: committed(settings) == feed.sent, 60.0)
+    assert {name for answered in forecasters(settings).values() for name in answered.values()} == {"gru@1"}
+
+    def promoted() -> bool:
+        feed.send(12)
+        return said(worker, "to=lstm@1,wgan@1,dqn@1")
+
+    catalogue.promote(models, None)
+    assert roles.read(models) == roles.Roles("lstm@1")
+    eventually(promoted, 60.0)
+    feed.send(100)
+    eventually(lambda: committed(settings) == feed.sent, 60.0)
+    eventually(lambda: 'head="challenger"' not in page(worker), 60.0)
+    assert worker.stop() == 0
+    report = verify(settings, *with_models(settings))
+    assert report.ok, report
+    assert report.models == ["dqn@1", "gru@1", "lstm@1", "wgan@1"]

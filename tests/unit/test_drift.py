@@ -1,16 +1,20 @@
 """Drift of the features: the index by hand, the window by a clock of ours, and what the worker shows."""
 
 import math
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from stream.config import DEFAULT_MODELS
 from stream.core import drift
 from stream.core.features import FEATURES
-from stream.inference import Histogram
+from stream.inference import Card, Histogram, read_card
 from stream.metrics import Metrics
 from stream.telemetry import DRIFT_SECONDS, Drift
 from tests.ticks import chunk
+from tests.unit.test_metrics import samples
 from tests.unit.test_pipeline import pipeline, ticks
 
 EDGES = np.array([[0.0]])
@@ -74,26 +78,60 @@ def test_a_feature_with_few_values_has_as_many_bins_as_the_others() -> None:
     assert sum(shares[0]) == 1.0
 
 
+def card(version: str, *shares: float) -> Card:
+    """Of a forecaster trained on features of which such shares lie below and above 1e30: all of now lie below."""
+    shipped = read_card(Path(DEFAULT_MODELS) / "gru" / "1" / "card.json")
+    return msgspec.structs.replace(
+        shipped, version=version, histograms=[Histogram([1e30], [list(shares)])] * len(FEATURES) if shares else []
+    )
+
+
+def indices(metrics: Metrics) -> list[float]:
+    return [value for (name, _), value in samples(metrics).items() if name == "feature_stability_index"]
+
+
 def test_the_worker_shows_the_index_of_each_feature_once_there_are_ticks_enough() -> None:
-    width = len(FEATURES)
-    unlike = [Histogram([1e30], [[0.5, 0.5]])] * width  # all ticks of now are in the first bin
+    width, old = len(FEATURES), card("1", 0.5, 0.5)
     now, metrics = 0.0, Metrics()
-    shown = Drift(unlike, lambda: now)
+    shown = Drift(lambda: old, lambda: now)
     one = pipeline()
-    shown.note(one.process(chunk(ticks(3000)), 1))
+    shown.note(one.process(chunk(ticks(3000)), 1), "gru@1")
     shown.show(metrics)
-    assert b"feature_stability_index{" not in metrics.exposition()[0]
-    shown.note(one.process(chunk(ticks(2000, 3000), first=3000), 1))
+    assert indices(metrics) == []
+    shown.note(one.process(chunk(ticks(2000, 3000), first=3000), 1), "gru@1")
     shown.show(metrics)
-    text = metrics.exposition()[0].decode()
-    assert text.count("tapewatch_feature_stability_index{") == width
+    assert len(indices(metrics)) == width
     now = 2 * DRIFT_SECONDS  # too few again: what was shown stays
     shown.show(metrics)
-    assert metrics.exposition()[0].decode().count("tapewatch_feature_stability_index{") == width
+    assert len(indices(metrics)) == width
+
+
+def test_after_a_swap_the_index_is_against_the_card_of_the_new_forecaster() -> None:
+    there, metrics = [card("1", 0.5, 0.5)], Metrics()
+    shown = Drift(lambda: there[-1])
+    one = pipeline()
+    shown.note(one.process(chunk(ticks(5000)), 1), "gru@1")
+    shown.show(metrics)
+    assert min(indices(metrics)) > 1
+    there.append(card("2", 1.0, 0.0))
+    shown.note(one.process(chunk(ticks(1000, 5000), first=5000), 1), "gru@1")  # found, and not yet in force
+    shown.show(metrics)
+    assert min(indices(metrics)) > 1
+    shown.note(one.process(chunk(ticks(1000, 6000), first=6000), 1), "gru@2")
+    shown.show(metrics)
+    assert indices(metrics) == []  # too few yet
+    shown.note(one.process(chunk(ticks(4000, 7000), first=7000), 1), "gru@2")
+    shown.show(metrics)
+    assert len(indices(metrics)) == len(FEATURES)
+    assert max(indices(metrics)) < 1e-3
+    there.append(card("3"))
+    shown.note(one.process(chunk(ticks(10, 11000), first=11000), 1), "gru@3")
+    shown.show(metrics)
+    assert indices(metrics) == []  # its card has no histograms
 
 
 def test_without_histograms_nothing_is_shown() -> None:
-    metrics, shown = Metrics(), Drift([])
-    shown.note(pipeline().process(chunk(ticks(100)), 1))
+    metrics, shown = Metrics(), Drift(lambda: None)
+    shown.note(pipeline().process(chunk(ticks(100)), 1), "gru@1")
     shown.show(metrics)
-    assert b"feature_stability_index{" not in metrics.exposition()[0]
+    assert indices(metrics) == []

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from stream import succession
+from stream.challenger import Shadow
 from stream.config import Settings
 from stream.encoding import values
 from stream.inference import Models
@@ -58,7 +59,7 @@ def swaps(*there: Models) -> Swaps:
 
 
 def lane(next_offset: int | None = None) -> Lane:
-    return Lane(Pipeline(SETTINGS, ONE, 0), Scores(0), next_offset, 4)
+    return Lane(Pipeline(SETTINGS, ONE, 0), Scores(0), next_offset, 4, Shadow(SETTINGS))
 
 
 def stored(*reigns: Reign) -> Stored:
