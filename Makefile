@@ -45,8 +45,8 @@ format: .venv/.dev ## rewrite the code as `make lint` wants it
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
-bench: setup-dev kafka ## throughput and latency on a real Kafka, against a plain per-event agent
-	@$(BIN)/python -m tests.benchmark $(ARGS)
+bench: setup-dev kafka ## throughput and latency on a real Kafka, all parts; ARGS="latency burst --runs 3 --json FILE"
+	@$(BIN)/tapewatch bench $(ARGS)
 
 chaos: setup-dev kafka ## faults under load, then the verdict; KILLS=100 RATE=20000 DELIVERY=at_least_once SEED=
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) --rate $(RATE) --delivery $(DELIVERY) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -16,11 +16,12 @@ from msgspec import inspect as types
 from stream.cli import commands
 from stream.config import DEFAULT_MODELS, ROOT, Settings
 from stream.toml import value_text
+from tests.benchmark.__main__ import bench
 from training import cli as training
 
 RULES: Final = ROOT / "prometheus" / "rules" / "alerts.yml"
-HANDED_OVER: Final = {"train": training.train, "evaluate": training.evaluate}
-"""Commands whose options stand in `training`, which is imported only where it is installed."""
+HANDED_OVER: Final = {"train": training.train, "evaluate": training.evaluate, "bench": bench}
+"""Commands whose options stand in `training` and in the benchmark, which are imported only where they are."""
 
 
 def pages() -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from stream.config import Settings, load
+from stream.config import ROOT, Settings, load
 from stream.errors import TapewatchError
 
 INTERRUPTED: Final = 130  # what a shell gives for a program ended by Ctrl-C
@@ -453,6 +453,25 @@ def compile_kernels(context: click.Context) -> None:
     from stream import inference, pipeline
 
     pipeline.compile_kernels(inference.load(Path(settings.worker.models)), settings)
+
+
+@commands.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, add_help_option=False
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def bench(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Measure throughput and latency on a Kafka of its own (from a checkout of the source)."""
+    if context.obj is not None:
+        raise click.UsageError("bench measures the default settings: leave --config away")
+    if not (ROOT / "tests" / "benchmark").is_dir():
+        raise TapewatchError(
+            f"bench is not installed with the package, and {ROOT} is no checkout of the source: run it in one"
+        )
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # -P: the folder one stands in may hold a package `tests` of its own.
+    command = [sys.executable, "-P", "-m", "tests.benchmark", *arguments]
+    os.execve(sys.executable, command, os.environ | {"PYTHONPATH": path})
 
 
 @commands.command(

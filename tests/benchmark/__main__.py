@@ -1,115 +1,180 @@
-"""`python -m tests.benchmark [stages] [drain] [latency] [checkpoints] [recovery]`: what `make bench` runs, all of them.
+"""`tapewatch bench [PART...]`, or `python -m tests.benchmark`: what `make bench` runs.
 
-Starts a Kafka of its own from `make kafka`, on 127.0.0.1, and leaves nothing running.
+Starts a Kafka of its own from `make kafka`, on 127.0.0.1, and leaves nothing running. Without a part, all but
+`checkpoints` and `recovery`.
 """
 
-import argparse
+import shlex
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
+import click
+import numpy as np
 from rich.console import Console
 
 from stream.errors import TapewatchError
-from tests.benchmark import checkpoints, drain, latency, machine, report, stages, tape
+from tests.benchmark import (
+    backtest,
+    burst,
+    checkpoints,
+    drain,
+    findings,
+    latency,
+    machine,
+    report,
+    stages,
+    start,
+    symbols,
+)
+from tests.benchmark.findings import Findings
 from tests.benchmark.stand import Stand
-from tests.benchmark.tape import Tape
 
-PARTS: Final = ("stages", "drain", "latency", "checkpoints", "recovery")
-RATES: Final[list[tuple[latency.Measured, float]]] = [
-    ("worker", 1000.0),
-    ("worker", 5000.0),
-    ("worker", 20_000.0),
-    ("worker, exactly once", 5000.0),
-    ("naive", 1000.0),
-    ("Kafka alone", 5000.0),
-]
-WIDTH: Final = 120  # of the tables, where the output is no terminal
-NAIVE_SHARE: Final = 40  # the naive agent gets so many times fewer ticks to drain: it is slower by more than that
+WIDTH: Final = 140  # of the tables, where the output is no terminal
+STAGES_SHARE: Final = 2
+WITHOUT_KAFKA: Final = ("stages", "backtest")
+ASKED_FOR: Final = ("checkpoints", "recovery")  # not of the twenty minutes
+USUAL: Final = tuple(part for part in findings.PARTS if part not in ASKED_FOR)
 
 
-def main() -> None:
-    """Measure what the command line names, show it, and keep it where asked."""
-    options = _parser().parse_args()
-    unknown = set(options.parts) - set(PARTS)
-    if unknown:
-        sys.exit(f"tests.benchmark: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+class Options(NamedTuple):
+    """How much is measured."""
+
+    runs: int = 5
+    ticks: int = 400_000
+    seconds: int = 4
+    instruments: tuple[int, ...] = (16, 10_000)
+
+
+count = click.IntRange(min=1)
+
+
+class Bench:
+    """One call: the parts that are wanted, in order."""
+
+    def __init__(self, options: Options, out: Console) -> None:
+        self._options = options
+        self._out = out
+        self._began = time.monotonic()
+
+    def measure(self, parts: Sequence[str]) -> Findings:
+        """All of them; those that need Kafka on one stand."""
+        found = Findings()
+        for part in [part for part in parts if part in WITHOUT_KAFKA]:
+            self._take(found, part, WITHOUT[part], self._options)
+        on_kafka = [part for part in parts if part not in WITHOUT_KAFKA]
+        if on_kafka:
+            self._say("starting Kafka")
+            with Stand() as stand:
+                for part in on_kafka:
+                    self._take(found, part, ON_KAFKA[part], stand, self._options, self._say)
+        self._say("done")
+        return found
+
+    def _take(self, found: Findings, part: str, measure: Callable[..., Any], *arguments: Any) -> None:
+        self._say(part)
+        taken = machine.describe() | {"command": command(part, self._options)}
+        setattr(found, part, measure(*arguments))
+        found.taken[part] = taken
+
+    def _say(self, what: str) -> None:
+        self._out.print(f"{time.monotonic() - self._began:6.0f} s  {what}", highlight=False)
+
+
+def command(part: str, options: Options) -> str:
+    """That measures the part again in the same way."""
+    words = ["tapewatch", "bench", part]
+    for name, value in options._asdict().items():
+        if value != Options._field_defaults[name]:
+            words += [word for each in np.atleast_1d(value).tolist() for word in (f"--{name}", str(each))]
+    return shlex.join(words)
+
+
+def _drain(stand: Stand, options: Options, _say: Callable[[str], None]) -> Any:
+    return drain.measure(stand, drain.drain_cases(options.ticks), options.runs)
+
+
+def _peers(stand: Stand, options: Options, say: Callable[[str], None]) -> Any:
+    wanted, missing = drain.peer_cases(options.ticks)
+    for reason in missing:
+        say(f"left out: {reason}")
+    return drain.measure(stand, wanted, options.runs)
+
+
+def _symbols(stand: Stand, options: Options, _say: Callable[[str], None]) -> Any:
+    alone = symbols.measure(chunks=10 * options.runs)
+    return symbols.Symbols(alone, drain.measure(stand, drain.symbol_cases(options.ticks), options.runs))
+
+
+def _checkpoints(stand: Stand, options: Options, _say: Callable[[str], None]) -> Any:
+    return checkpoints.measure(stand, options.instruments, options.ticks, options.runs)
+
+
+WITHOUT: Final[dict[str, Callable[[Options], Any]]] = {
+    "stages": lambda options: stages.measure(options.ticks // STAGES_SHARE, options.runs),
+    "backtest": lambda options: backtest.measure(options.runs),
+}
+ON_KAFKA: Final[dict[str, Callable[[Stand, Options, Callable[[str], None]], Any]]] = {
+    "drain": _drain,
+    "peers": _peers,
+    "latency": lambda stand, options, say: latency.measure(stand, latency.RATES, options.seconds, options.runs, say),
+    "burst": lambda stand, options, say: burst.measure(stand, burst.PEAK_TICKS, options.runs, say),
+    "symbols": _symbols,
+    "skew": lambda stand, options, _say: drain.measure(stand, drain.skew_cases(options.ticks), options.runs),
+    "workers": lambda stand, options, _say: drain.measure(stand, drain.worker_cases(options.ticks), options.runs),
+    "start": lambda stand, options, _say: start.measure(stand, options.runs),
+    "checkpoints": _checkpoints,
+    "recovery": lambda stand, options, _say: [
+        checkpoints.recover(stand, number, options.runs) for number in options.instruments
+    ],
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("parts", nargs=-1, type=click.Choice(findings.PARTS), metavar="[PART]...")
+@click.option("--runs", type=count, default=Options().runs, show_default=True, metavar="N", help="Of each case.")
+@click.option("--ticks", type=count, default=Options().ticks, show_default=True, metavar="N", help="To drain.")
+@click.option("--seconds", type=count, default=Options().seconds, show_default=True, metavar="N", help="At each rate.")
+@click.option(
+    "--instruments",
+    type=count,
+    multiple=True,
+    default=Options().instruments,
+    show_default=True,
+    metavar="N",
+    help="Of checkpoints and recovery; may be given several times.",
+)
+@click.option("--json", "file", type=click.Path(path_type=Path), metavar="FILE", help="Write every run's figures.")
+@click.option("--docs", is_flag=True, help="Write these parts in docs/performance/ again.")
+def bench(
+    parts: tuple[str, ...],
+    runs: int,
+    ticks: int,
+    seconds: int,
+    instruments: tuple[int, ...],
+    file: Path | None,
+    docs: bool,
+) -> None:
+    """Measure throughput and latency on a Kafka of its own, from a checkout of the source.
+
+    PART is drain, peers, latency, burst, symbols, skew, workers, start, backtest, stages, checkpoints or recovery; all
+    but the last two if none is named.
+    """
     console = Console()
     console.width = max(console.width, WIDTH)
-    try:
-        findings = measure(options.parts or list(PARTS), options, Console(stderr=True))
-    except TapewatchError as error:
-        sys.exit(f"tests.benchmark: {error}")
-    report.show(findings, console)
-    if options.json:
-        report.write_json(findings, options.json)
-    if options.docs:
-        report.write_docs(findings)
-
-
-def measure(parts: list[str], options: argparse.Namespace, progress: Console) -> report.Findings:
-    """The parts, one after the other."""
-    findings = report.Findings(machine.describe())
-    longest = max(rate for _, rate in RATES)
-    paced_ticks = latency.PRIMING_TICKS + round(longest * (latency.WARM_UP_SECONDS + options.seconds))
-    recorded = tape.record(max(options.ticks, paced_ticks))
-    if "stages" in parts:
-        progress.print("stages: the pipeline by itself")
-        findings.stages = stages.measure(recorded, min(options.ticks, 200_000), options.runs)
-    if set(parts) - {"stages"}:
-        progress.print("starting Kafka")
-        with Stand() as stand:
-            _on_kafka(stand, recorded, parts, options, findings, progress)
-    return findings
-
-
-def _on_kafka(
-    stand: Stand, recorded: Tape, parts: list[str], options: argparse.Namespace, findings: report.Findings, out: Console
-) -> None:
-    if "drain" in parts:
-        wanted = drain.cases(options.ticks, max(1000, options.ticks // NAIVE_SHARE))
-        out.print(f"drain: {options.runs} runs of {', '.join(f'{c.subject}/{c.partitions}' for c in wanted)}")
-        findings.drain = drain.measure(stand, recorded, wanted, options.runs)
-    if "latency" in parts:
-        for subject, rate in RATES:
-            out.print(f"latency: {subject} at {rate:,.0f} ticks/s")
-            findings.latency.append(latency.measure(stand, recorded, subject, rate, options.seconds))
-    if "checkpoints" in parts:
-        out.print(
-            f"checkpoints: {options.runs} runs of {len(checkpoints.WAYS)} ways with {options.instruments} symbols"
-        )
-        findings.checkpoints = checkpoints.measure(stand, options.instruments, options.ticks, options.runs)
-    if "recovery" in parts:
-        for number in options.instruments:
-            out.print(f"recovery: {options.runs} starts on the snapshots of {number:,} symbols")
-            findings.recovery.append(checkpoints.recover(stand, number, options.runs))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description="Throughput and latency on Kafka.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all of them by default")
-    parser.add_argument("--runs", type=_count, default=5, metavar="N", help="runs of each case (default 5)")
-    parser.add_argument("--ticks", type=_count, default=600_000, metavar="N", help="to drain (default 600,000)")
-    parser.add_argument("--seconds", type=_count, default=20, metavar="N", help="at each rate (default 20)")
-    parser.add_argument(
-        "--instruments",
-        type=_count,
-        nargs="+",
-        default=[16, 10_000],
-        metavar="N",
-        help="of checkpoints and recovery (default 16 10000)",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's figures")
-    parser.add_argument("--docs", action="store_true", help="write docs/performance/ again")
-    return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
+    options = Options(runs, ticks, seconds, instruments)
+    found = Bench(options, Console(stderr=True)).measure(parts or USUAL)
+    report.show(found, console)
+    if file:
+        findings.write(found, file)
+    if docs:
+        report.write_docs(found)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        bench(prog_name="tapewatch bench")
+    except TapewatchError as error:
+        sys.exit(f"tapewatch bench: {error}")

@@ -1,4 +1,4 @@
-"""What checkpoints cost, and how fast state is back: `python -m tests.benchmark checkpoints recovery`.
+"""What checkpoints cost, and how fast state is back: `tapewatch bench checkpoints recovery`.
 
 Drains the same filled topic in turns without snapshots, with them every second, and exactly once every 100 ms, as
 `tests.benchmark.drain` does. Recovery starts a worker on the snapshots that another has left, and reads from its log
@@ -12,18 +12,16 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
-import numpy as np
 
 from stream import clients
 from stream.children import Child
 from stream.config import Settings, Worker
 from stream.errors import TapewatchError
-from stream.messages import Tick, encode
 from tests.benchmark.drain import WARM_UP_SHARE, Run, Watch
+from tests.benchmark.machine import load
 from tests.benchmark.stand import LOOK_SECONDS, PATIENCE_SECONDS, Stand, fill
-from tests.benchmark.tape import Tape
+from tests.benchmark.tape import made
 
-START_NS: Final = 1_700_000_000_000_000_000
 RECOVERED: Final = re.compile(r"recovered partitions=\S+ instruments=(\d+) seconds=([0-9.]+)")
 
 
@@ -57,19 +55,6 @@ class Recovered(msgspec.Struct, frozen=True):
     seconds: list[float]
 
 
-def record(ticks: int, instruments: int, seed: int = 0) -> Tape:
-    """Ticks of `instruments` symbols, 0.1 ms apart; each has one among the first."""
-    random = np.random.default_rng(seed)
-    chosen = np.concatenate([np.arange(instruments), random.integers(0, instruments, ticks - instruments)])
-    names = [f"S{number}" for number in range(instruments)]
-    prices = np.round(100.0 + 0.01 * random.integers(-50, 50, ticks), 2).tolist()
-    values = [
-        encode(Tick(names[at], START_NS + number * 100_000, price, 1.0, trade_id=number + 1))
-        for number, (at, price) in enumerate(zip(chosen.tolist(), prices, strict=True))
-    ]
-    return Tape([names[at].encode() for at in chosen.tolist()], values, chosen)
-
-
 def suited(settings: Settings, way: Way) -> Settings:
     """The settings with a way of keeping state."""
     options = {name: value for name, value in way._asdict().items() if name != "name"}
@@ -82,7 +67,7 @@ def measure(stand: Stand, instruments: Iterable[int], ticks: int, runs: int) -> 
     for number in instruments:
         topic = f"ticks.of.{number}"
         stand.create(topic, 1)
-        fill(stand.broker, topic, record(max(ticks, number), number), 1)
+        fill(stand.broker, topic, made(max(ticks, number), number), 1)
         taken: dict[Way, list[Run]] = {way: [] for way in WAYS}
         for _ in range(runs):
             for way in WAYS:
@@ -96,7 +81,7 @@ def recover(stand: Stand, instruments: int, runs: int) -> Recovered:
     """Let a worker answer three ticks of each instrument, stop it, and start another, `runs` times."""
     ticks = 3 * instruments
     with stand.topics(1) as settings:
-        fill(stand.broker, settings.topics.ticks, record(ticks, instruments), 1)
+        fill(stand.broker, settings.topics.ticks, made(ticks, instruments), 1)
         with stand.run("worker", settings) as child:
             await_committed(settings, child, ticks)
         return Recovered(instruments, [_start_again(stand, settings, instruments) for _ in range(runs)])
@@ -121,8 +106,9 @@ def await_committed(settings: Settings, child: Child, ticks: int) -> None:
 
 def _drain(stand: Stand, settings: Settings, ticks: int) -> Run:
     """One run, from a tenth of the ticks to all of them."""
+    before_it = load()
     with stand.run("worker", settings) as child:
-        watch, moved, before = Watch(child, int(ticks * WARM_UP_SHARE)), time.monotonic(), -1
+        watch, moved, before = Watch([child], int(ticks * WARM_UP_SHARE)), time.monotonic(), -1
         # Ends of topics: the markers of transactions count too, at exactly_once one for each checkpoint.
         while (answered := min((counts := stand.counts(settings)).values())) < ticks:
             watch.look(answered)
@@ -133,7 +119,7 @@ def _drain(stand: Stand, settings: Settings, ticks: int) -> Run:
             time.sleep(LOOK_SECONDS)
         watch.look(answered)
         await_committed(settings, child, ticks)
-        return watch.run(list(counts.values()))
+        return watch.run(list(counts.values()), before_it)
 
 
 def _start_again(stand: Stand, settings: Settings, instruments: int) -> float:

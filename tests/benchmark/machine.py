@@ -1,6 +1,7 @@
 """What the figures were taken on, and which of its cores does what."""
 
 import contextlib
+import functools
 import os
 import platform
 import subprocess
@@ -13,20 +14,29 @@ from typing import Final, NamedTuple
 from stream.config import ROOT
 
 LIBRARIES: Final = ("aiokafka", "faust-streaming", "msgspec", "numba", "numpy", "onnxruntime")
+MEASURED: Final = 2  # processes at once, at most
 CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Cores(NamedTuple):
-    """One core for what is measured, the others for the broker, the producer and the consumer."""
+    """One core for each process that is measured, the others for the broker, the producer and the consumer."""
 
-    worker: set[int]
+    measured: list[set[int]]
     others: set[int]
 
 
+@functools.cache  # as it was before the first `pinned`
 def cores() -> Cores:
-    """Share out the cores this process may use; on a machine with one core both sides have it."""
+    """Share out the cores this process may use; where they are too few, a measured process shares the others'."""
     usable = sorted(os.sched_getaffinity(0))
-    return Cores({usable[-1]}, set(usable[:-1] or usable))
+    others = set(usable[:-MEASURED] or usable[:1])
+    own = [{core} for core in reversed(usable) if core not in others]
+    return Cores(own + [others] * (MEASURED - len(own)), others)
+
+
+def load() -> float:
+    """Processes that want a core, averaged over the last minute: those of this benchmark and all others."""
+    return round(os.getloadavg()[0], 2)
 
 
 @contextlib.contextmanager
@@ -38,6 +48,14 @@ def pinned(where: set[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def peak_memory(pid: int) -> int:
+    """The most bytes that the process has had in RAM."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def cpu_seconds(pid: int) -> float:
@@ -53,9 +71,10 @@ def describe() -> dict[str, str]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
         "processor": _processor(),
-        "cores": f"{os.cpu_count()}; the measured process on {_listed(shared.worker)}, broker, producer and consumer "
-        f"on {_listed(shared.others)}",
-        "load": f"{os.getloadavg()[0]:.2f} before the start, 1 minute's average",
+        "cores": f"{os.cpu_count()}; the measured process on {_listed(shared.measured[0])} (a second one on "
+        f"{_listed(shared.measured[1])}), broker, producer and consumer on {_listed(shared.others)}",
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
+        "load": f"{load():.2f} before the start, 1 minute's average",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "libraries": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),

@@ -1,4 +1,4 @@
-"""Where a tick's time goes inside the pipeline: `python -m tests.benchmark stages`. No Kafka, no Faust."""
+"""Where a tick's time goes inside the pipeline: `tapewatch bench stages`. No Kafka, no Faust."""
 
 from pathlib import Path
 from statistics import median
@@ -12,7 +12,7 @@ from stream.config import Settings
 from stream.decoding import Chunk
 from stream.pipeline import Pipeline, compile_kernels
 from tests.benchmark.machine import cores, pinned
-from tests.benchmark.tape import Tape
+from tests.benchmark.tape import Tape, record
 
 STAGES: Final = ("decode", "features", "inference", "risk", "encode")
 CHUNKS: Final = (512, 32, 1)
@@ -31,11 +31,12 @@ class Staged(msgspec.Struct, frozen=True):
         return median(run[stage] for run in self.runs)
 
 
-def measure(tape: Tape, ticks: int, runs: int) -> list[Staged]:
+def measure(ticks: int, runs: int) -> list[Staged]:
     """Run the pipeline over the tape: all of `ticks` in chunks of 512, fewer in smaller ones."""
+    tape = record(ticks)
     settings = Settings()
     models = inference.load(Path(settings.worker.models))
-    with pinned(cores().worker):
+    with pinned(cores().measured[0]):
         compile_kernels(models, settings)
         sizes = [(size, max(1000, ticks * size // CHUNKS[0])) for size in CHUNKS]
         found: dict[int, list[dict[str, float]]] = {size: [] for size in CHUNKS}

@@ -22,14 +22,20 @@ from stream.errors import TapewatchError
 from tests.benchmark.machine import Cores, cores, pinned
 from tests.benchmark.tape import Tape
 
-Subject = Literal["worker", "raw loop", "naive"]
-"""What is measured: the worker, the same work without Faust, and a plain Faust agent."""
+Subject = Literal["worker", "raw loop", "naive", "faust take", "kafka-python", "quix", "bytewax"]
+"""What is measured: the worker, the same work without Faust, a plain Faust agent, and the peers."""
 
 COMMANDS: Final[dict[Subject, list[str]]] = {
     "worker": ["-m", "stream.cli", "worker"],
     "raw loop": ["-m", "tests.benchmark.peers.raw_loop"],
     "naive": ["-m", "tests.benchmark.peers.naive"],
+    "faust take": ["-m", "tests.benchmark.peers.faust_take"],
+    "kafka-python": ["-m", "tests.benchmark.peers.kafka_loop"],
+    "quix": ["-m", "tests.benchmark.peers.quix"],
+    "bytewax": ["-m", "bytewax.run", "tests.benchmark.peers.bytewax_flow"],
 }
+PEERS_PYTHON: Final = ROOT / "build" / "peers" / "bin" / "python"  # of `make peers`
+APART: Final[frozenset[Subject]] = frozenset({"quix", "bytewax"})  # what runs with that one
 PATIENCE_SECONDS: Final = 60.0  # without any progress
 LOOK_SECONDS: Final = 0.02
 # A topic that was made just now has no leader that all of Kafka knows; it counts as empty until it has.
@@ -99,12 +105,24 @@ class Stand:
     @contextlib.contextmanager
     def run(self, subject: Subject, settings: Settings) -> Iterator[Child]:
         """`subject` as a process on its core, until the end of the block."""
-        with pinned(self.cores.worker):
-            child = Child(
-                [sys.executable, *COMMANDS[subject]], self.file("subject.log"), environment(settings), directory=ROOT
-            )
-        with child:
-            yield child
+        with self.run_all(subject, settings, 1) as children:
+            yield children[0]
+
+    @contextlib.contextmanager
+    def run_all(self, subject: Subject, settings: Settings, number: int) -> Iterator[list[Child]]:
+        """So many processes of one group, each on a core of its own if there are as many."""
+        with contextlib.ExitStack() as stack:
+            children = []
+            for place, own in enumerate(self.cores.measured[:number]):
+                log = self.file("subject.log" if place == 0 else f"subject{place}.log")
+                with pinned(own):
+                    child = Child([python_of(subject), *COMMANDS[subject]], log, environment(settings), directory=ROOT)
+                children.append(stack.enter_context(child))
+            yield children
+
+    def name(self, stem: str) -> str:
+        """A name that no other topic has."""
+        return f"{stem}.{next(self._numbers)}"
 
     def counts(self, settings: Settings) -> dict[str, int]:
         """Records on each of the three result topics so far; raises TapewatchError if Kafka does not say."""
@@ -154,6 +172,16 @@ class Stand:
         if set(counts.values()) != {ticks}:
             raise TapewatchError(f"{ticks} ticks have other numbers of results: {counts}")
         return counts
+
+
+def python_of(subject: Subject) -> str:
+    """The interpreter that has what a subject needs."""
+    return str(PEERS_PYTHON) if subject in APART else sys.executable
+
+
+def missing(subject: Subject) -> str | None:
+    """Why a subject cannot run here, if it cannot."""
+    return f"{subject} needs `make peers`" if subject in APART and not PEERS_PYTHON.exists() else None
 
 
 def result_topics(settings: Settings) -> tuple[str, str, str]:

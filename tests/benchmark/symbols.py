@@ -1,12 +1,10 @@
-"""What many instruments cost: `python -m tests.benchmark.symbols`. The pipeline alone, no Kafka.
+"""What many instruments cost the pipeline alone, a part of `tapewatch bench symbols`. No Kafka.
 
-Made-up ticks of 16, 1,000 and 10,000 instruments at the same total rate, in chunks of 512, drawn evenly or with Zipf's
+Made-up ticks of 16 to 10,000 instruments at the same total rate, in chunks of 512, drawn evenly or with Zipf's
 frequencies (exponent 1), as a market's are; all cases in turns, CPU time of the thread. Every instrument has had a tick
-before the clock runs. The resident memory is the whole process's after the largest case.
+before the clock runs.
 """
 
-import argparse
-import resource
 import time
 from pathlib import Path
 from statistics import median
@@ -21,6 +19,8 @@ from stream.config import Settings
 from stream.decoding import Chunk
 from stream.messages import Tick
 from stream.pipeline import Pipeline, compile_kernels
+from tests.benchmark.drain import Drained
+from tests.benchmark.machine import cores, pinned
 
 CHUNK: Final = 512
 RATE: Final = 5_000  # ticks a second of event time, whatever the number of instruments
@@ -41,7 +41,24 @@ class Case(NamedTuple):
         return np.concatenate((np.arange(self.instruments), drawn))
 
 
-CASES: Final = [Case(16, True), Case(1000, True), Case(1000, False), Case(10_000, True), Case(10_000, False)]
+NUMBERS: Final = (16, 100, 1000, 10_000)
+CASES: Final = [Case(number, even) for number in NUMBERS for even in (True, False)]
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """Of one case, against 16 instruments drawn evenly."""
+
+    instruments: int
+    even: bool
+    us_a_tick: float  # median of the chunks
+    ratio: float  # median, chunk by chunk
+
+
+class Symbols(msgspec.Struct, frozen=True):
+    """The pipeline alone, and the whole worker on Kafka."""
+
+    pipeline: list[Cost]
+    worker: list[Drained]
 
 
 class Play:
@@ -74,24 +91,20 @@ class Play:
         return time.thread_time() - start
 
 
-def main() -> None:
-    """Print a line for each case."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--chunks", type=int, default=60, help=f"of {CHUNK} ticks, of each case")
-    chunks = parser.parse_args().chunks
+def measure(chunks: int) -> list[Cost]:
+    """So many chunks of each case, in turns, on the measured processes' core."""
     settings = Settings()
     models = inference.load(Path(settings.worker.models))
-    compile_kernels(models, settings)
-    plays = [Play(case, (chunks + 1) * CHUNK, settings, models) for case in CASES]
-    taken = [[play.step() * MICROSECONDS / CHUNK for play in plays] for _ in range(chunks)]
-    print(f"{'instruments':>11} {'drawn':>6} {'us a tick':>10}  of 16 instruments' cost")
-    for number, case in enumerate(CASES):
-        ratio = median(row[number] / row[0] for row in taken)
-        drawn = "evenly" if case.even else "Zipf"
-        print(f"{case.instruments:>11,} {drawn:>6} {median(row[number] for row in taken):>10.2f}  {ratio:.2f}")
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"resident memory with all {len(CASES)} pipelines and their ticks: {resident:.0f} MB")
-
-
-if __name__ == "__main__":
-    main()
+    with pinned(cores().measured[0]):
+        compile_kernels(models, settings)
+        plays = [Play(case, (chunks + 1) * CHUNK, settings, models) for case in CASES]
+        taken = [[play.step() * MICROSECONDS / CHUNK for play in plays] for _ in range(chunks)]
+    return [
+        Cost(
+            case.instruments,
+            case.even,
+            median(row[number] for row in taken),
+            median(row[number] / row[0] for row in taken),
+        )
+        for number, case in enumerate(CASES)
+    ]

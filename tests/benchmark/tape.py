@@ -1,8 +1,8 @@
-"""The ticks of the benchmark: real trades of seven instruments, as often repeated as it takes.
+"""The ticks of the benchmark: real trades of seven instruments, as often repeated as it takes, and made ones.
 
-From the samples that ship with Tapewatch: the last day of the six instruments from Binance, and the first trades of
-LTCUSDT. A later round has later times and other trade ids, so no tick is late or a duplicate, and as the day holds
-no jump of the price, none is refused: every tick has its three results, which is what the runs count.
+The real ones are from the samples that ship with Tapewatch: the last day of the six instruments from Binance, and the
+first trades of LTCUSDT. A later round has later times and other trade ids, so no tick is late or a duplicate, and as
+the day holds no jump of the price, none is refused: every tick has its three results, which is what the runs count.
 """
 
 from collections.abc import Iterator
@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 
 from stream.feeds import replay
 from stream.feeds.files import TickBatch, open_ticks
+from stream.messages import Tick
+from stream.messages import encode as encode_tick
 
 SAMPLES: Final = Path(replay.__file__).parent / "samples"
 LAST_DAY_NS: Final = 1_723_160_000_000_000_000  # the sample holds three days; 2024-08-09 is in all six instruments
 LTC_TICKS: Final = 30_000  # of 149,766: about as many as the busiest of the six has
 PAUSE_NS: Final = 1_000_000_000  # between rounds
+MADE_FROM_NS: Final = 1_700_000_000_000_000_000
+MADE_EVERY_NS: Final = 100_000  # so many instruments as there may be, the market as a whole trades as fast
 
 
 class Tape(NamedTuple):
@@ -68,6 +72,31 @@ def record(ticks: int) -> Tape:
         keys += [keys_of_round[index] for index in chosen]
         values += [values_of_round[index] for index in chosen]
     return Tape(keys, values, np.resize(instrument, ticks).astype(np.int64))
+
+
+def made(ticks: int, instruments: int, hot_share: float = 0.0) -> Tape:
+    """Ticks of `instruments` made symbols; each has one among the first.
+
+    Parameters
+    ----------
+    ticks
+        At least `instruments`.
+    instruments
+        All trade alike, but for the first.
+    hot_share
+        Of the ticks that belong to the first instrument, besides its even share of the rest.
+    """
+    random = np.random.default_rng(instruments)
+    drawn = random.integers(0, instruments, ticks - instruments)
+    drawn[random.random(len(drawn)) < hot_share] = 0
+    chosen = np.concatenate([np.arange(instruments), drawn])
+    names = [f"S{number}" for number in range(instruments)]
+    prices = np.round(100.0 + 0.01 * random.integers(-50, 50, ticks), 2).tolist()
+    values = [
+        encode_tick(Tick(names[at], MADE_FROM_NS + number * MADE_EVERY_NS, price, 1.0, trade_id=number + 1))
+        for number, (at, price) in enumerate(zip(chosen.tolist(), prices, strict=True))
+    ]
+    return Tape([names[at].encode() for at in chosen.tolist()], values, chosen)
 
 
 def _parts(name: str, first_instrument: int, since_ns: int = 0, rows: int | None = None) -> Iterator[_Part]:

@@ -14,23 +14,25 @@ from stream.config import ROOT, Settings
 from stream.decoding import Chunk
 from stream.encoding import values
 from stream.pipeline import Pipeline
-from tests.benchmark import checkpoints, drain, report, tape
+from tests.benchmark import checkpoints, drain, findings, report, tape
 from tests.benchmark.peers.naive import Scorer
 from tests.benchmark.stand import environment
 
 TICKS = 3000
+MACHINE = {"date": "2026-11-24 10:00 UTC", "commit": "1234567", "load": "0.10", "processor": "one", "command": "it"}
+TAKEN = {"drain": MACHINE}
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`tapewatch bench` until it ends."""
+    command = [sys.executable, "-m", "stream.cli", "bench", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.timeout(300)
 def test_drain_counts_three_results_for_each_tick_and_subject(tmp_path: Path) -> None:
     file = tmp_path / "drain.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmark", "drain", "--runs", "1", "--ticks", str(TICKS), "--json", str(file)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = bench("drain", "--runs", "1", "--ticks", str(TICKS), "--json", str(file))
     assert done.returncode == 0, done.stderr
     found = json.loads(file.read_bytes())
     counted = {
@@ -43,6 +45,19 @@ def test_drain_counts_three_results_for_each_tick_and_subject(tmp_path: Path) ->
         ("worker", 4): [[TICKS] * 3],
     }
     assert "Draining a filled topic" in done.stdout
+    assert set(found["taken"]) == {"drain"}
+    assert {"date", "commit", "processor", "cores", "load"} <= set(found["taken"]["drain"])
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_every_part_measures_something(tmp_path: Path) -> None:
+    file = tmp_path / "all.json"
+    done = bench("--runs", "1", "--ticks", str(TICKS), "--seconds", "1", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    found = findings.read(file)
+    assert set(found.taken) == set(findings.PARTS) - {"checkpoints", "recovery"}
+    report.tables(found)
 
 
 @pytest.mark.faults
@@ -50,13 +65,7 @@ def test_drain_counts_three_results_for_each_tick_and_subject(tmp_path: Path) ->
 def test_checkpoints_and_recovery_count_what_was_kept(tmp_path: Path) -> None:
     file = tmp_path / "kept.json"
     parts, size = ["checkpoints", "recovery"], ["--instruments", "40", "--runs", "1", "--ticks", str(TICKS)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmark", *parts, *size, "--json", str(file)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = bench(*parts, *size, "--json", str(file))
     assert done.returncode == 0, done.stderr
     found = json.loads(file.read_bytes())
     assert [(each["way"], each["instruments"], each["ticks"]) for each in found["checkpoints"]] == [
@@ -71,12 +80,12 @@ def test_checkpoints_and_recovery_count_what_was_kept(tmp_path: Path) -> None:
 def test_checkpoints_are_told_as_a_share_of_the_same_run_without() -> None:
     plain, kept = drain.Run(1000.0, 2000.0, []), drain.Run(900.0, 1500.0, [])
     found = [checkpoints.Kept(checkpoints.PLAIN.name, 16, 10, [plain]), checkpoints.Kept("kept", 16, 10, [kept])]
-    (table,) = report.tables(report.Findings({}, checkpoints=found))[1:]
+    (table,) = report.tables(findings.Findings(checkpoints=found))
     assert [row[-3:] for row in table.rows] == [["1,000", "1.00", "1.00"], ["900", "0.90", "0.75"]]
 
 
 def test_each_instrument_has_a_tick_on_the_tape_of_checkpoints() -> None:
-    recorded = checkpoints.record(50, 20)
+    recorded = tape.made(50, 20)
     assert len(recorded.values) == 50
     assert len(set(recorded.keys[:20])) == 20
 
@@ -121,9 +130,9 @@ def test_a_subject_gets_the_settings_and_nothing_else_of_ours(monkeypatch: pytes
 
 
 def test_tables_go_between_the_markers_of_the_page(tmp_path: Path) -> None:
-    page, results = tmp_path / "page.md", tmp_path / "results.json"
+    page = tmp_path / "page.md"
     page.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
-    report.write_docs(report.Findings({"processor": "one"}), page, results)
+    report.write_page(findings.Findings(TAKEN), page)
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")

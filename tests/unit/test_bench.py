@@ -1,0 +1,111 @@
+"""What the benchmark makes of clocks and counters: schedules, lag after a burst, quantiles, and what is kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stream import cli
+from stream.config import ROOT
+from tests.benchmark import burst, findings, own_share, report, schedule
+from tests.benchmark.backtest import Backtested
+from tests.benchmark.backtest import Run as Pass
+from tests.benchmark.drain import Drained, Run
+from tests.benchmark.journey import Journey
+from tests.benchmark.schedule import Phase
+from tests.benchmark.start import Started
+
+MACHINE = {"date": "2026-11-24 10:00 UTC", "commit": "1234567", "load": "0.10", "processor": "one", "command": "it"}
+SECOND_NS = 1_000_000_000
+
+
+def test_ticks_are_due_evenly_in_each_phase() -> None:
+    phases = [Phase(2.0, 1.0), Phase(4.0, 0.5)]
+    assert schedule.due_ns(phases).tolist() == [500_000_000, SECOND_NS, 1_250_000_000, 1_500_000_000]
+    assert schedule.bounds(phases) == [slice(0, 2), slice(2, 4)]
+    assert [schedule.read(text) for text in schedule.written(phases)] == phases
+
+
+def journey_with_lag(phases: list[Phase], lag_ns: int, from_ns: int, to_ns: int) -> Journey:
+    """All answers take 2 ms, and those of ticks sent within a time take longer."""
+    sent = schedule.due_ns(phases)
+    taken = np.where((sent >= from_ns) & (sent < to_ns), lag_ns, 2_000_000)
+    return Journey(sent + taken, sent, np.zeros_like(sent), [None] * len(phases))
+
+
+def test_a_burst_that_lags_is_over_when_the_medians_are_calm_again() -> None:
+    phases = [Phase(1000.0, 4.0), Phase(11_000.0, 1.0), Phase(1000.0, 5.0)]
+    seen = journey_with_lag(phases, 300_000_000, 4 * SECOND_NS + 1, 5 * SECOND_NS + 400_000_000)
+    found = burst.assess(seen, phases, 0.5)
+    assert found.worst_seconds == pytest.approx(0.3)
+    assert found.before_p50_ms == pytest.approx(2.0)
+    assert found.sent_in_seconds == pytest.approx(1.0, abs=0.01)
+    assert found.normal_after_seconds == pytest.approx(0.4, abs=0.11)
+    assert max(found.longest_ms[:29]) == pytest.approx(2.0)
+
+
+def test_a_burst_that_never_calms_down_says_so() -> None:
+    phases = [Phase(1000.0, 4.0), Phase(11_000.0, 1.0), Phase(1000.0, 5.0)]
+    found = burst.assess(journey_with_lag(phases, 300_000_000, 4 * SECOND_NS, 20 * SECOND_NS), phases, 0.5)
+    assert found.normal_after_seconds is None
+
+
+def test_own_share_is_what_happened_between_two_looks() -> None:
+    before = own_share.Note(1.0, 10, {0.001: 5.0, 0.002: 8.0, float("inf"): 8.0})
+    after = own_share.Note(1.5, 110, {0.001: 105.0, 0.002: 208.0, float("inf"): 208.0})
+    found = own_share.between(before, after)
+    assert found is not None
+    assert found.stages_mean == pytest.approx(5.0)
+    assert found.acknowledged_p50 == pytest.approx(1.0)
+    assert found.ticks_a_chunk == pytest.approx(2.0)
+    assert own_share.between(before, before) is None
+
+
+def test_a_quantile_behind_the_last_bound_is_that_bound() -> None:
+    assert own_share.quantile({0.1: 1.0, float("inf"): 10.0}, 0.9) == 0.1
+
+
+def test_parts_that_were_measured_again_replace_those_that_were_kept(tmp_path: Path) -> None:
+    old = findings.Findings({"start": MACHINE, "backtest": MACHINE}, start=Started([2.0], [0.1]))
+    old.backtest = Backtested(10, [Pass(1.0, 2.0, 0.0)])
+    new = findings.Findings({"start": MACHINE | {"commit": "7654321"}}, start=Started([1.0], [0.2]))
+    findings.write(findings.merged(old, new), tmp_path / "kept" / "found.json")
+    found = findings.read(tmp_path / "kept" / "found.json")
+    assert found.start == Started([1.0], [0.2])
+    assert found.backtest == old.backtest
+    assert [found.taken[part]["commit"] for part in ("start", "backtest")] == ["7654321", "1234567"]
+
+
+def test_nothing_is_kept_where_no_file_is(tmp_path: Path) -> None:
+    assert findings.read(tmp_path / "absent.json") == findings.Findings()
+
+
+def test_every_part_has_tables() -> None:
+    assert set(report.TABLES) == set(findings.PARTS)
+
+
+def test_ratios_are_taken_run_by_run() -> None:
+    ours = Drained("worker", "worker", 1, 10, [Run(100.0, 200.0, []), Run(50.0, 100.0, [])])
+    theirs = Drained("raw loop", "raw loop", 1, 10, [Run(200.0, 100.0, []), Run(50.0, 100.0, [])])
+    ratios = report.tables(findings.Findings(drain=[ours, theirs]))[1]
+    assert ratios.rows == [["worker / raw loop", "0.75 (0.50 to 1.00)", "1.50 (1.00 to 2.00)"]]
+
+
+def test_what_differs_between_parts_is_told_for_each() -> None:
+    other = MACHINE | {"processor": "two"}
+    taken = {"start": MACHINE | {"kafka": "4"}, "backtest": other | {"kafka": "4"}}
+    common, parts = report.tables(findings.Findings(taken))
+    assert ["kafka", "4"] in common.rows
+    assert [row[-1] for row in parts.rows] == ["one", "two"]
+
+
+def test_bench_without_a_checkout_says_that_it_needs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["tapewatch", "bench", "drain"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "no checkout" in capsys.readouterr().err
+    assert (ROOT / "tests" / "benchmark").is_dir()
