@@ -44,6 +44,7 @@ def page(
     context = chromium.new_context(
         color_scheme="dark" if dark else "light",
         viewport={"width": size[0], "height": size[1]},
+        device_scale_factor=2 if size == PHONE else 1,
         is_mobile=size == PHONE,
         has_touch=size == PHONE,
         locale="en-GB",

@@ -21,8 +21,16 @@ pytestmark = pytest.mark.skipif(chromium.program() is None, reason=chromium.MISS
 expect.set_options(timeout=chromium.PATIENCE_MS)
 
 SECONDS = 120  # of course that each symbol has
-LEVEL_OF = {"CALM": "normal", "UNEASY": "elevated", "TENSE": "high", "WILD": "critical", "YOUNG": "normal"}
-SCORES = {"CALM": 12.0, "UNEASY": 45.0, "TENSE": 70.0, "WILD": 90.0, "YOUNG": 1.0}
+LONG = "BTCUSD_PERPETUAL.CM"  # a name for which a phone has no room on one line
+LEVEL_OF = {
+    "CALM": "normal",
+    "UNEASY": "elevated",
+    "TENSE": "high",
+    "WILD": "critical",
+    "YOUNG": "normal",
+    LONG: "high",
+}
+SCORES = {"CALM": 12.0, "UNEASY": 45.0, "TENSE": 70.0, "WILD": 90.0, "YOUNG": 1.0, LONG: 65.0}
 SYMBOLS = list(LEVEL_OF)
 
 
@@ -54,7 +62,7 @@ def desk(web: Web | None = None) -> Iterator[Served]:
         served.do(lambda: served.desk.open(0, named(*SYMBOLS)))
         for second in range(1, SECONDS + 1):
             for symbol in SYMBOLS:
-                tell(served, second, symbol, 100.0 + second % 7)
+                tell(served, second, symbol, 61_234.5 if symbol == LONG else 100.0 + second % 7)
         changes = [alert("WILD", "critical"), alert("TENSE", "warning"), alert("UNEASY", "info")]
         changes += [
             alert("CALM", "info"),
@@ -99,7 +107,7 @@ def row(page: Page, symbol: str) -> Locator:
 
 def test_table_shows_each_symbol_by_score_and_follows_the_worker(browser: Browser) -> None:
     with desk() as served, shown(browser, served.url) as page:
-        expect(page.locator("#rows th a")).to_have_text(["WILD", "TENSE", "UNEASY", "CALM", "YOUNG"])
+        expect(page.locator("#rows th a")).to_have_text(["WILD", "TENSE", LONG, "UNEASY", "CALM", "YOUNG"])
         assert "critical" in row(page, "WILD").inner_text()
         assert "long" in row(page, "TENSE").inner_text()
         assert "flat (gated)" in row(page, "WILD").inner_text()
@@ -136,7 +144,9 @@ def test_a_symbol_opens_and_its_charts_are_drawn(browser: Browser, served: Serve
             assert canvas.evaluate(INKED) > 200, "an empty chart"
         assert "lowest 100.000, highest 106.000" in (page.locator("#plot-price").get_attribute("aria-label") or "")
         expect(page.locator("#alerts li")).to_have_count(1)  # only its own
+        expect(page).to_have_title("(4) 101.000 TENSE · Tapewatch")
         page.get_by_role("link", name="All symbols").click()
+        expect(page).to_have_title("(4) Tapewatch")
         expect(page.locator("#alerts li")).to_have_count(5)
 
 
@@ -224,8 +234,8 @@ WIDTHS = "() => [document.scrollingElement.scrollWidth, document.scrollingElemen
 
 def test_a_phone_needs_no_scrolling_sideways_and_sees_the_level(browser: Browser, served: Served) -> None:
     with shown(browser, served.url, size=chromium.PHONE) as page:
-        for tag in page.locator("#rows .tag").all():
-            box = tag.bounding_box()
+        for cell in page.locator("#rows .tag, #rows .n:visible").all():
+            box = cell.bounding_box()
             assert box is not None
             assert box["x"] + box["width"] <= chromium.PHONE[0] - 12
         assert page.locator("#table-scroll").evaluate("it => it.scrollWidth <= it.clientWidth")

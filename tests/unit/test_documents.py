@@ -11,6 +11,7 @@ import pytest
 from stream.config import ROOT, Settings, Topics, load
 from stream.feeds.files import OPTIONAL, REQUIRED
 from stream.feeds.scenarios import SCENARIOS
+from tests.browser.__main__ import FOLDER, PICTURES
 from tests.documents import TEXTS, blocks, command_of, heading_anchors, options_of, parse, prose, section, words_of
 
 PAGES = pytest.mark.parametrize("page", TEXTS)
@@ -111,5 +112,13 @@ def test_first_screen_has_what_a_visitor_looks_for() -> None:
     assert first.startswith("# Tapewatch\n")
     assert "make demo" in first
     assert "make test" in first
-    assert "docs/board.svg" in first
+    assert "docs/images/board-table-light.png" in first
     assert "Measured with `make bench" in first
+
+
+def test_every_picture_of_the_board_is_there_shown_and_light() -> None:
+    for picture in PICTURES:
+        file = FOLDER / f"{picture.name}.png"
+        assert file.read_bytes().startswith(b"\x89PNG"), f"{file}: make pictures"
+        assert file.stat().st_size < 200_000
+        assert f"../images/{file.name}" in TEXTS["docs/how-to/board.md"]

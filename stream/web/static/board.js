@@ -26,7 +26,7 @@ const bp = (value) => grouped(value * 1e4, 1);
 const signed = (value, digits) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
 const percent = (logReturn) => signed(Math.expm1(logReturn) * 100, 2);
 const utc = (ms) => new Date(ms).toISOString().slice(11, 19);
-const figure = (value) => (Math.abs(value) >= 1e4 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(1) : String(Number(value.toPrecision(3))));
+const figure = (value) => (Math.abs(value) >= 1e4 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(1) : String(Number(value.toPrecision(3)))).replaceAll("-", "−");
 
 function seconds(value) {
   if (value < 100) return `${Math.round(value)} s`;
@@ -180,12 +180,13 @@ function emptyText() {
 
 // ---- a symbol's page --------------------------------------------------------------------------------------------
 
-const charts = new Charts(() => (newest ? decimalsOf(newest.price) : 2));
+const charts = new Charts();
 
 function figuresOf(row) {
-  const [low, high] = [row.quantiles_60s[0], row.quantiles_60s[4]].map((quantile) => price(row.price * Math.exp(quantile)));
+  const [low, high] = [row.quantiles_60s[0], row.quantiles_60s[4]].map((quantile) => grouped(row.price * Math.exp(quantile), decimalsOf(row.price)));
+  const span = course.second.length ? course.second.at(-1) - course.second[0] : 0;
   return [
-    ["Price", price(row.price), row.change === null || !course.second.length ? "" : `${percent(row.change)} % since ${utc(course.second[0] * 1000)}`],
+    ["Price", price(row.price), row.change === null ? "" : `${percent(row.change)} % in ${seconds(span)}`],
     ["In 60 s, 98 %", `${low} to ${high}`, "quote currency"],
     ["Volatility 60 s", bp(row.volatility_60s), `bp, ${row.volatility_ratio.toFixed(2)} × usual`],
     ["Up in 60 s", `${(row.probability_up_60s * 100).toFixed(0)} %`, "probability"],
@@ -215,7 +216,7 @@ function drawFigures(figures) {
 
 function drawSymbol() {
   say($("symbol-title"), nameOf(followed));
-  document.title = `${newest ? `${price(newest.price)} ` : ""}${followed.symbol} · Tapewatch`;
+  title();
   $("symbol-body").hidden = !newest;
   $("symbol-empty").hidden = newest !== null;
   $("symbol-level").hidden = !newest;
@@ -274,8 +275,8 @@ function fillItem(made, alert) {
   dress(made.severity, `severity ${alert.open ? alert.severity : "over"}`);
   say(made.kind, (alert.detail ? `${alert.kind}, ${alert.detail}` : alert.kind).replaceAll("_", " "));
   say(made.when, utc(alert.opened_ms));
-  const span = alert.open ? `open since ${utc(alert.opened_ms)} UTC` : `${utc(alert.opened_ms)} to ${utc(alert.changed_ms)} UTC`;
-  say(made.value, `Value ${figure(alert.value)}, threshold ${figure(alert.threshold)}; ${span}.`);
+  const span = alert.open ? `open since ${utc(alert.opened_ms)} UTC` : `open from ${utc(alert.opened_ms)} to ${utc(alert.changed_ms)} UTC`;
+  say(made.value, `${alert.open ? "Value" : "At its end"} ${figure(alert.value)}, threshold ${figure(alert.threshold)}; ${span}.`);
   if (made.reasons.childElementCount !== alert.reasons.length + 1) fillReasons(made.reasons, alert.reasons);
 }
 
@@ -316,6 +317,15 @@ function drawAlerts() {
   const open = shown.filter((alert) => alert.open).length;
   say($("alerts-note"), shown.length ? `${open} open, ${shown.length - open} over` : "");
   say($("fact-alerts"), String(alerts.filter((alert) => alert.open).length));
+  title();
+}
+
+/** The open alerts stand in the tab too, for the board is not always in front. */
+function title() {
+  const open = alerts.filter((alert) => alert.open).length;
+  const what = followed ? `${newest ? `${price(newest.price)} ` : ""}${followed.symbol} · ` : "";
+  const text = `${open ? `(${open}) ` : ""}${what}Tapewatch`;
+  if (document.title !== text) document.title = text;
 }
 
 /** Tell a screen reader of those that have just opened, not of those that there are when the page is. */
@@ -406,7 +416,6 @@ function openPage() {
   course.clear();
   $("table-page").hidden = followed !== null;
   $("symbol-page").hidden = followed === null;
-  document.title = "Tapewatch";
   if (followed) drawSymbol();
   else if (snapshot) drawTable();
   drawAlerts();

@@ -39,8 +39,15 @@ function axis(size, format) {
     font: "11px system-ui, sans-serif",
     grid: { stroke: () => css("--line"), width: 1 },
     ticks: { show: false },
-    ...(format && { values: (_u, ticks) => ticks.map(format) }),
+    ...(format && { values: (_u, ticks, _axis, _space, step) => ticks.map((tick) => format(tick, step)) }),
   };
+}
+
+/** As many decimals as the step between two lines of the grid needs. */
+function stepped(value, step) {
+  const digits = Math.max(0, -Math.floor(Math.log10(step)));
+  const more = Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6 ? 1 : 0;
+  return value.toLocaleString("en", { minimumFractionDigits: digits + more, maximumFractionDigits: digits + more });
 }
 
 const utc = (seconds) => uPlot.tzDate(new Date(seconds * 1e3), "Etc/UTC");
@@ -88,15 +95,13 @@ export function fan(course) {
 
 /** The five charts. */
 export class Charts {
-  constructor(decimals) {
+  constructor() {
     this.plots = new Map();
-    this.decimals = decimals;
     this.observer = new ResizeObserver(() => this.fit());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.redraw());
   }
 
   make() {
-    const price = (value) => value.toFixed(this.decimals());
     const range = (low, high) => ({ scales: { x: { time: true }, y: { range: [low, high] } } });
     const band = (colour) => ({ stroke: "transparent", width: 0, points: { show: false }, spanGaps: true, fill: undefined, colour });
     this.add("plot-price", 280, [
@@ -104,7 +109,7 @@ export class Charts {
       band(), band(),
       line("--median", { width: 1, dash: [3, 3] }),
       band(), band(),
-    ], price, {
+    ], stepped, {
       bands: [
         { series: [6, 2], fill: () => css("--band-98") },
         { series: [5, 3], fill: () => css("--band-90") },
