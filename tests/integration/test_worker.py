@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from stream import clients, topics
 from stream.broker import KafkaBroker, free_ports
@@ -181,6 +181,16 @@ def committed(settings: Settings) -> list[int]:
         consumer.close()
 
 
+def put(settings: Settings, partition: int, count: int) -> None:
+    """So many messages on one partition of the ticks, in batches of 100: a fetch holds one whole batch at least."""
+    producer = Producer({"bootstrap.servers": settings.broker, "linger.ms": 20, "batch.num.messages": 100})
+    for number in range(count):
+        producer.produce(settings.topics.ticks, key=b"A", value=b"%d" % number, partition=partition)
+        if number % 10_000 == 0:
+            producer.poll(0)
+    producer.flush()
+
+
 def ends(sent: Sequence[tuple[int, int, bytes]]) -> list[int]:
     return [max(offset for at, offset, _ in sent if at == partition) + 1 for partition in range(4)]
 
@@ -258,6 +268,28 @@ def test_a_stop_in_mid_stream_loses_nothing_and_repeats_nothing(
     assert second.stop() == 0
     assert committed(settings) == ends(sent)
     assert_answered_once(reader, settings, sent)
+
+
+def test_a_backlog_on_one_partition_does_not_starve_the_others(
+    settings: Settings, run_worker: Run, reader_of: Callable[[Settings], Reader], eventually: Eventually
+) -> None:
+    """As when a day is replayed of one symbol: what is live elsewhere is answered long before the backlog is over."""
+    backlog, name = 40_000, settings.topics.actions
+    put(settings, 0, backlog)
+    reader = reader_of(settings)
+    tight = msgspec.structs.replace(
+        settings.worker, chunk_ticks=1, fetch_max_bytes=4096
+    )  # ten seconds of work and more
+    worker = run_worker(msgspec.structs.replace(settings, worker=tight))
+    eventually(lambda: reader.has(name, 100))
+    for partition in (1, 2, 3):
+        put(settings, partition, 20)
+    eventually(lambda: [reader.has(name, 0) and len(reader.records[name][at]) for at in (1, 2, 3)] == [20, 20, 20])
+    consumer = Consumer({"bootstrap.servers": settings.broker, "group.id": "look"})
+    _, answered = consumer.get_watermark_offsets(TopicPartition(name, 0), 10)
+    consumer.close()
+    assert answered < backlog
+    assert worker.stop() == 0
 
 
 def test_a_killed_worker_loses_nothing(
