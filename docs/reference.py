@@ -15,6 +15,7 @@ from msgspec import inspect as types
 
 from stream.cli import commands
 from stream.config import DEFAULT_MODELS, ROOT, Settings
+from stream.help import examples_of
 from stream.toml import value_text
 from tests.benchmark.__main__ import bench
 from training import cli as training
@@ -41,7 +42,7 @@ def command_page() -> str:
         context = click.Context(command, info_name=name)
         usage = " ".join(command.collect_usage_pieces(context))
         parts += [f"## {name}\n", f"```text\n{name} {usage}\n```\n", f"{_paragraphs(command.help)}\n"]
-        parts += [_options(command, context), _examples(command.epilog)]
+        parts += [_options(command, context), _examples(name)]
     return "\n".join(part for part in parts if part)
 
 
@@ -73,8 +74,8 @@ def _code(text: str) -> str:
     return f"<code>{text.replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
 
 
-def _examples(epilog: str | None) -> str:
-    lines = [line.strip() for line in inspect.cleandoc(epilog or "").splitlines() if "tapewatch" in line]
+def _examples(name: str) -> str:
+    lines = examples_of(name)
     return "\n".join(["```sh", *lines, "```", ""]) if lines else ""
 
 

@@ -17,6 +17,7 @@ from stream.errors import ModelMismatch
 from stream.inference import FAMILIES, in_front, load_bundle, named, read_card
 from stream.library import TICKS, Entry, trial
 from stream.roles import version_key
+from stream.suggestions import did_you_mean
 
 
 class Verified(NamedTuple):
@@ -56,7 +57,8 @@ def find(models: Path, wanted: str) -> Entry:
     found = [e for e in there if e.card.name == name and version in ("", e.card.version)]
     if not found:
         names = ", ".join(f"{e.card.name}@{e.card.version}" for e in there)
-        raise ModelMismatch(f"{models} holds no model {wanted}; there are {names}")
+        meant = did_you_mean(name, {e.card.name for e in there})
+        raise ModelMismatch(f"{models} holds no model {wanted}; {meant}there are {names}")
     return found[-1]
 
 

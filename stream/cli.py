@@ -13,8 +13,10 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from stream import completion as completions
 from stream.config import ROOT, Settings, load
 from stream.errors import TapewatchError
+from stream.help import Group
 
 INTERRUPTED: Final = 130  # what a shell gives for a program ended by Ctrl-C
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -22,7 +24,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 existing_file = click.Path(path_type=Path)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--config", "config_file", type=existing_file, metavar="FILE", help="Settings, TOML.")
 @click.version_option(package_name="tapewatch", message="%(prog)s %(version)s")
 @click.pass_context
@@ -82,14 +84,17 @@ def broker(kafka: bool) -> None:
 
 @commands.group()
 def topics() -> None:
-    """Topics on the broker."""
+    """Topics on Kafka."""
 
 
 @topics.command()
 @_broker_option
 @click.pass_context
 def create(context: click.Context, broker: str | None) -> None:
-    """Make the topics that are not there yet; say how existing ones differ from the settings."""
+    """Make the topics that are not there yet.
+
+    Of those that are there it says how they differ from the settings.
+    """
     settings = _settings(context, broker=broker)
     from stream.topics import run_create
 
@@ -159,7 +164,13 @@ def _day(context: click.Context, option: click.Parameter, value: str | None) -> 
 @click.argument("symbol")
 @click.argument("day", callback=_day)
 @click.option("--to", "last", callback=_day, metavar="DAY", help="The last day of several.")
-@click.option("--market", type=click.Choice(["spot", "usdm", "coinm"]), default="spot", show_default=True)
+@click.option(
+    "--market",
+    type=click.Choice(["spot", "usdm", "coinm"]),
+    default="spot",
+    show_default=True,
+    help="Spot, or futures settled in USD or in the coin.",
+)
 @click.option("--out", type=existing_file, default=Path(), metavar="DIR", help="Folder for the files; default: here.")
 @click.option("--address", metavar="URL", help="A copy of the archive, in place of the public one.")
 def download(
@@ -212,7 +223,14 @@ def feed(
 @click.option(
     "--symbol", "symbols", multiple=True, metavar="S", help="One of several; the first is the one it befalls."
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, metavar="N")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="For the same ticks again.",
+)
 @click.option("--seconds", type=click.IntRange(60), default=2700, show_default=True, metavar="N", help="Event time.")
 @click.option(
     "--at", type=click.IntRange(0), default=1800, show_default=True, metavar="N", help="Second in which it begins."
@@ -246,7 +264,7 @@ def simulate(
 
 
 @commands.command()
-@click.argument("topic")
+@click.argument("topic", shell_complete=completions.topics)
 @_broker_option
 @click.option("--symbol", metavar="S", help="Only records keyed by this symbol.")
 @click.option(
@@ -372,7 +390,7 @@ def verify(
 
 @commands.group()
 def rejected() -> None:
-    """Refused messages: list them, put them back."""
+    """What was refused: list it, put it back."""
 
 
 @rejected.command("show")
@@ -383,7 +401,7 @@ def rejected() -> None:
 )
 @click.pass_context
 def show_rejected(context: click.Context, broker: str | None, reason: str | None, count: int) -> None:
-    """How many were refused for which reason, and the newest of each."""
+    """List what was refused, by reason, with the newest of each."""
     settings = _settings(context, broker=broker)
     from rich.console import Console
 
@@ -413,7 +431,10 @@ def _places(context: click.Context, option: click.Parameter, values: tuple[str, 
 def retry_rejected(
     context: click.Context, broker: str | None, reason: str | None, places: set[tuple[int, int]], yes: bool
 ) -> None:
-    """Put refused messages back on the topic of ticks, as they were and where they were, each once."""
+    """Put refused messages back on the topic of ticks.
+
+    As they were and where they were, each once. It asks first.
+    """
     if reason is None and not places:
         raise click.UsageError("which ones? --reason R or --offset P:O, more than once if need be")
     settings = _settings(context, broker=broker)
@@ -443,6 +464,13 @@ def show_config(context: click.Context) -> None:
     from stream.toml import to_toml
 
     click.echo(to_toml(_settings(context)), nl=False)
+
+
+@commands.command()
+@click.argument("shell", type=click.Choice(completions.SHELLS))
+def completion(shell: str) -> None:
+    """Print the text that makes SHELL complete commands, options and files."""
+    click.echo(completions.script(commands, shell))
 
 
 @commands.command("compile")
@@ -477,7 +505,7 @@ def bench(context: click.Context, arguments: tuple[str, ...]) -> None:
 @commands.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, add_help_option=False
 )
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, type=click.Path())
 def train(arguments: tuple[str, ...]) -> None:
     """Train models and export them (needs the extra `training`)."""
     _training("train", arguments)
@@ -486,7 +514,7 @@ def train(arguments: tuple[str, ...]) -> None:
 @commands.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, add_help_option=False
 )
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, type=click.Path())
 def evaluate(arguments: tuple[str, ...]) -> None:
     """Compare a forecaster with plain baselines (needs the extra `training`)."""
     _training("evaluate", arguments)
@@ -521,7 +549,7 @@ def _models_option(command: Command) -> Command:
 @_models_option
 @click.pass_context
 def list_models(context: click.Context, folder: Path | None) -> None:
-    """All bundles, a line each."""
+    """List all bundles, a line each."""
     models_in, console = _catalogue(context, folder)
     from stream.catalogue import show_list
 
@@ -529,11 +557,11 @@ def list_models(context: click.Context, folder: Path | None) -> None:
 
 
 @models.command("show")
-@click.argument("name", metavar="NAME[@VERSION]")
+@click.argument("name", metavar="NAME[@VERSION]", shell_complete=completions.models)
 @_models_option
 @click.pass_context
 def show_model(context: click.Context, name: str, folder: Path | None) -> None:
-    """What a bundle's card says; the newest version unless told otherwise."""
+    """Print a bundle's card; of the newest version unless told otherwise."""
     models_in, console = _catalogue(context, folder)
     from stream.catalogue import show_card
 
@@ -544,7 +572,10 @@ def show_model(context: click.Context, name: str, folder: Path | None) -> None:
 @_models_option
 @click.pass_context
 def verify_models(context: click.Context, folder: Path | None) -> None:
-    """Check hashes, features and shapes, and run every bundle in ONNX Runtime."""
+    """Check every bundle, and run it in ONNX Runtime.
+
+    Held against each other are the graph's hash, features and shapes, and what its card says.
+    """
     models_in, console = _catalogue(context, folder)
     from stream.catalogue import run_verify
 

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from stream.errors import ConfigError
 from stream.messages import Format
+from stream.suggestions import did_you_mean
 
 ENV_PREFIX: Final = "TAPEWATCH_"
 ENV_FILE: Final = "TAPEWATCH_CONFIG"
@@ -329,7 +330,19 @@ def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
 def _explain_unknown(key: str, section: str, tree: Mapping[str, Any]) -> str:
     fields = msgspec.structs.asdict(getattr(Settings(), section) if section else Settings())
     shown = _shown(key, _get(tree, key))
-    return f"setting {key} = {shown}: no such key; {section or 'the top'} knows {', '.join(fields)}"
+    known = f"{section or 'the top'} knows {', '.join(fields)}"
+    return f"setting {key} = {shown}: no such key; {_meant(key, section)}{known}"
+
+
+def _meant(key: str, section: str) -> str:
+    """The key that was meant: one of another section by this name, or the one of this section that is most like it."""
+    name = key.rpartition(".")[2]
+    tree = {field: getattr(Settings(), field) for field in Settings.__struct_fields__}
+    sections = {field: value.__struct_fields__ for field, value in tree.items() if isinstance(value, _Section)}
+    there = [field for field, keys in sections.items() if name in keys]
+    if there:
+        return f"did you mean {there[0]}.{name}? "
+    return did_you_mean(name, sections.get(section, tree), f"{section}." if section else "")
 
 
 def _shown(key: str, value: Any) -> str:

@@ -18,6 +18,7 @@ from stream import clients, messages, topics
 from stream.config import Cluster, Settings, Topics
 from stream.errors import BrokerUnreachable, MissingTopic, TapewatchError
 from stream.signals import stop_on_signals
+from stream.suggestions import did_you_mean
 
 POLL_SECONDS: Final = 0.2
 RAW_LENGTH: Final = 100
@@ -227,8 +228,8 @@ def kind_of(topics_: Topics, name: str) -> str:
     for kind in LINES:
         if name in (kind, getattr(topics_, kind)):
             return kind
-    ours = ", ".join(getattr(topics_, kind) for kind in LINES)
-    raise MissingTopic(f"{safe(name)} is no topic of ours: name one of {ours}")
+    ours = [getattr(topics_, kind) for kind in LINES]
+    raise MissingTopic(f"{safe(name)} is no topic of ours: {did_you_mean(name, ours)}name one of {', '.join(ours)}")
 
 
 class Reader:

@@ -15,6 +15,7 @@ from stream import catalogue, inference
 from stream.config import DEFAULT_MODELS, Cluster, load
 from stream.errors import TapewatchError
 from stream.feeds import topic as ticks_of_topic
+from stream.help import Command
 from training import bundles, data, evaluation, forecaster
 from training.forecasters.contract import Kind
 
@@ -41,7 +42,7 @@ def _time(context: click.Context, parameter: click.Parameter, value: str | None)
     return round(time.timestamp() * 1e6) * 1000
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("what", type=click.Choice([*TRAINERS, "all"]))
 @click.argument("files", nargs=-1, metavar="[DATA]...", type=click.Path(path_type=Path))
 @click.option(
@@ -149,7 +150,7 @@ def _announcer(progress: Progress) -> bundles.Announce:
     return announce
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("paths", nargs=-1, required=True, metavar="[MODELS] DATA...", type=click.Path(path_type=Path))
 @click.option(
     "--out",

@@ -25,6 +25,7 @@ from stream.feeds.venues import VENUES, Refusal, Trades, Venue
 from stream.messages import DECODE_ERRORS, Tick
 from stream.metrics import FeedMetrics
 from stream.signals import STOP_SIGNALS
+from stream.suggestions import did_you_mean
 from stream.tail import safe_bytes
 
 FIRST_DELAY_SECONDS: Final = 1.0
@@ -260,7 +261,7 @@ def run(
         If the venue knows none of the symbols, or ticks could not be delivered.
     """
     if name not in VENUES:
-        raise ConfigError(f"no venue {name!r}: name one of {', '.join(VENUES)}")
+        raise ConfigError(f"no venue {name!r}: {did_you_mean(name, VENUES)}name one of {', '.join(VENUES)}")
     topics.partitions_of(settings.cluster, [settings.topics.ticks])
     wanted = list(dict.fromkeys(symbol.upper() for symbol in symbols))
     metrics = FeedMetrics(name, wanted)

@@ -28,6 +28,7 @@ from stream.feeds.files import BATCH_ROWS, TickFile
 from stream.feeds.market import SECOND_NS, Instrument, Trades, no_pressure, trade
 from stream.feeds.scenarios import CALM, SCENARIOS
 from stream.messages import Injection
+from stream.suggestions import did_you_mean
 
 SYMBOLS: Final = ("ALPHA", "BRAVO", "CHARLIE")
 VENUE: Final = "simulator"
@@ -89,7 +90,9 @@ def simulate(plan: Plan) -> Simulated:
 
 def _check(plan: Plan) -> None:
     if plan.scenario not in SCENARIOS:
-        raise TapewatchError(f"no scenario {plan.scenario!r}: name one of {', '.join(SCENARIOS)}")
+        meant = did_you_mean(plan.scenario, SCENARIOS)
+        raise TapewatchError(f"no scenario {plan.scenario!r}: {meant}name one of {', '.join(SCENARIOS)}")
+
     for symbol in plan.symbols:
         if not (1 <= len(symbol) <= messages.MAX_SYMBOL_LENGTH and symbol.isprintable()):
             raise TapewatchError(

@@ -35,9 +35,12 @@ def test_help_names_every_command() -> None:
         assert f"\n  {command} " in done.stdout
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("words", ["tapewatch --help", "tapewatch models show ", "tapewatch tail "])
+def test_neither_help_nor_completion_imports_anything_heavy(words: str) -> None:
+    asked = {"_TAPEWATCH_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     program = (
-        "import sys; sys.argv = ['tapewatch', '--help']\n"
+        "import os, sys; sys.argv = ['tapewatch', '--help']\n"
+        f"if not {words!r}.endswith('--help'): os.environ |= {asked!r}\n"
         "from stream.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"

@@ -79,8 +79,13 @@ def test_settings_of_the_process_are_read_where_none_are_given(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[worker]\nprot = 1\n", "setting worker.prot = 1: no such key; worker knows group, models"),
-        ("wroker = 1\n", "setting wroker = 1: no such key; the top knows broker, format, topics"),
+        (
+            "[worker]\nprot = 1\n",
+            "setting worker.prot = 1: no such key; did you mean worker.port? worker knows group, m",
+        ),
+        ("[worker]\npump_return = 1\n", "no such key; did you mean alerts.pump_return? worker knows"),
+        ("[worker]\nqqqq = 1\n", "setting worker.qqqq = 1: no such key; worker knows group, models"),
+        ("wroker = 1\n", "setting wroker = 1: no such key; did you mean worker? the top knows broker, format, topics"),
         ("[wroker]\nport = 1\n", "setting wroker = {'port': 1}: no such key"),
         ("[worker]\nport = 70000\n", "setting worker.port = 70000: Expected `int` <= 65535"),
         ("[worker]\nport = -1\n", "setting worker.port = -1: Expected `int` >= 0"),
