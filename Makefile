@@ -93,7 +93,7 @@ chromium: ## install Debian's Chromium if it is missing, where we may (root, apt
 	  command -v "$$program" >/dev/null && exit 0; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "==> installing chromium"; \
-	  install="apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core"; \
+	  install="env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core"; \
 	  $$install >/dev/null || { apt-get update -qq && $$install >/dev/null; }; \
 	else echo "Chromium is missing: install it (Debian: apt install chromium);" \
 	  "the tests of the board in the browser are skipped without it" >&2; fi

@@ -13,6 +13,13 @@ PROGRAMS: Final = ("chromium", "chromium-headless-shell", "chromium-browser", "g
 MISSING: Final = "Chromium is not installed (Debian: apt install chromium; `make chromium`)"
 PATIENCE_MS: Final = 60_000
 """A machine may be busy with other work: a time-out is for what hangs."""
+ALONE: Final = (
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+"""Options with which it looks for nobody outside this machine."""
 DESK: Final = (1440, 900)
 PHONE: Final = (390, 844)
 
@@ -29,7 +36,7 @@ def browser() -> Iterator[Browser]:
     if path is None:
         raise TapewatchError(MISSING)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, timeout=PATIENCE_MS)
+        chromium = playwright.chromium.launch(executable_path=path, args=ALONE, timeout=PATIENCE_MS)
         try:
             yield chromium
         finally:

@@ -187,6 +187,7 @@ def test_a_worker_that_says_nothing_is_shown_as_stale_until_it_speaks_again(brow
         expect(page.locator("#link-text")).to_contain_text("stale")
         expect(page.get_by_role("alert")).to_contain_text(re.compile(r"Not live: nothing .* since .* UTC .* are old"))
         expect(page.locator("body.stale")).to_be_attached()
+        expect(page.get_by_role("status")).to_have_text("stale")  # read out once, and not each second
         assert axe(page) == []
         served.thaw()
         expect(page.locator("#link-text")).to_have_text("live")

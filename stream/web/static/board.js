@@ -370,7 +370,7 @@ function drawLink() {
   if (stale) text = snapshot ? `stale, ${seconds(link.silence)}` : "connecting";
   dress($("link"), `link ${stale ? "off" : stalled ? "bad" : "on"}`);
   // A screen reader is told of the change, not of each second.
-  if ($("link").dataset.state !== text.split(",")[0]) $("link").dataset.state = text.split(",")[0];
+  say($("link-state"), text.split(",")[0]);
   say($("link-text"), text);
   say($("banner"), bannerText(stale, stalled));
   $("banner").hidden = !$("banner").textContent;
