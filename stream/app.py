@@ -16,7 +16,7 @@ import msgspec
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
 from faust.types import TP, ServiceT
 
-from stream import clients, messages, security, snapshots, topics
+from stream import clients, halts, messages, security, snapshots, switch, topics
 from stream.challenger import Challenger, Shadow
 from stream.checkpoints import Checkpoints
 from stream.config import Settings
@@ -31,6 +31,7 @@ from stream.pipeline import Output, Pipeline, compile_kernels
 from stream.presence import LOOK_SECONDS, Presence
 from stream.publisher import METADATA_MS, Publisher, Record, rejected_record
 from stream.swaps import Swaps
+from stream.switch import Switch
 from stream.telemetry import Drift, Scores, note_computed, note_published
 from stream.transactions import is_fenced
 from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, Options, Transport
@@ -87,6 +88,7 @@ class Worker(Listener):
         self._exactly_once = settings.worker.delivery == "exactly_once"
         self._lanes: dict[int, Lane] = {}
         self._swaps = Swaps(settings, library, metrics)
+        self._switch = Switch(self._lanes, metrics)
         self._library = library
         self._drift = Drift(self._wanted)
         self._checkpoints = Checkpoints(settings, self._lanes, self._swaps, metrics, self._stop_for)
@@ -278,7 +280,9 @@ class Worker(Listener):
             )
             group, known = self._settings.worker.group, lane.pipeline.instruments.names
             lane = self._lanes[delivery.chunk.partition] = self._new_lane(delivery.chunk.partition, delivery.span.first)
-            lane.obsolete = {snapshots.origin_key(group)} | {snapshots.key(group, *name) for name in known}
+            lane.obsolete = {snapshots.origin_key(group), halts.key(group)} | {
+                snapshots.key(group, *name) for name in known
+            }
             self._swaps.begin(lane, delivery.span.first)
         return lane
 
@@ -291,6 +295,7 @@ class Worker(Listener):
         self._swaps.show(delivery.chunk.partition, lane)
         lane.scores.note(output.results)
         self._drift.note(output, lane.pipeline.models[0])
+        self._switch.note(delivery.chunk.partition, output.controls)
         for error in output.errors:
             log.error(
                 "cannot compute a tick, refused as internal partition=%s", delivery.chunk.partition, exc_info=error
@@ -304,6 +309,9 @@ class Worker(Listener):
         futures = [await outlet.send(batch.topic, partition, batch) for batch in output.batches]
         if output.alerts:
             futures += await self._publish_alerts(partition, output.alerts)
+        if output.controls:
+            told = switch.records(partition, output.controls)
+            futures += await outlet.send_records(self._settings.topics.audit, partition, told, _now_ms())
         if output.rejected:
             records = [rejected_record(partition, *each) for each in output.rejected]
             futures += await outlet.send_records(self._settings.topics.rejected, partition, records, _now_ms())
@@ -366,6 +374,7 @@ class Worker(Listener):
         self._drift.show(self._metrics)
         challenger = self._challenger()
         self._metrics.challenger("" if challenger is None or challenger.failed else challenger.name)
+        self._switch.show()
         for partition, lane in list(self._lanes.items()):
             if lane.lost is not None:
                 self._look_at_lost(partition, time.monotonic() - lane.lost)

@@ -12,13 +12,21 @@ import yaml
 
 from stream import __version__
 from stream.config import ROOT, Settings
-from stream.messages import Action, Alert, Injection, Prediction, Reason, Risk, Tick
+from stream.messages import Action, Alert, Audit, Control, Injection, Prediction, Reason, Risk, Tick
 
 DOCUMENT: Final = ROOT / "asyncapi.yaml"
 PAGE: Final = ROOT / "docs" / "topics.md"
 KAFKA_BINDING: Final = "0.5.0"
 
 KEY: Final = {"type": "string", "description": "The symbol, UTF-8: a symbol lives in one partition, in order."}
+OTHER_KEYS: Final = {
+    "control": {
+        "type": "string",
+        "description": "A zero byte and `control`, which is no symbol's.",
+        "const": "\0control",
+    },
+    "audit": {"type": "string", "description": "The control's id."},
+}
 
 REJECTED_HEADERS: Final = {
     "type": "object",
@@ -45,16 +53,36 @@ class Topic(NamedTuple):
     action: Literal["receive", "send"]
     struct: type[msgspec.Struct] | None  # None: raw bytes
     summary: str
+    beside: "tuple[Message, ...]" = ()  # what else may stand there
+
+
+class Message(NamedTuple):
+    """A record of another kind than the topic's own."""
+
+    role: str
+    struct: type[msgspec.Struct]
+    summary: str
 
 
 TOPICS: Final = (
-    Topic("ticks", "receive", Tick, "Trades to watch."),
+    Topic(
+        "ticks",
+        "receive",
+        Tick,
+        "Trades to watch.",
+        (
+            Message(
+                "control", Control, "Halts or resumes the agent's actions; `tapewatch halt` puts it in all partitions."
+            ),
+        ),
+    ),
     Topic("predictions", "send", Prediction, "The forecast distribution, for each accepted tick."),
     Topic("risk", "send", Risk, "Anomaly, tail risk, score and level, for each accepted tick."),
     Topic("actions", "send", Action, "The agent's action after the risk rules, for each accepted tick."),
     Topic("alerts", "send", Alert, "Each change of an alert's state."),
     Topic("rejected", "send", None, "Refused messages, byte for byte as they came, with the reason as headers."),
     Topic("truth", "send", Injection, "What the simulator does to a symbol; put there by `tapewatch simulate` alone."),
+    Topic("audit", "send", Audit, "Who halted and resumed the agent's actions, and that each partition has taken it."),
 )
 
 
@@ -78,7 +106,7 @@ def document(settings: Settings | None = None) -> dict[str, Any]:
         "channels": {topic.role: _channel(topic, settings) for topic in TOPICS},
         "operations": {_operation_name(topic): _operation(topic) for topic in TOPICS},
         "components": {
-            "messages": {topic.role: _message(topic) for topic in TOPICS},
+            "messages": {each.role: _message(each) for topic in TOPICS for each in _records(topic)},
             "schemas": _schemas(),
         },
     }
@@ -94,7 +122,7 @@ def _channel(topic: Topic, settings: Settings) -> dict[str, Any]:
     return {
         "address": getattr(settings.topics, topic.role),
         "description": topic.summary,
-        "messages": {topic.role: {"$ref": f"#/components/messages/{topic.role}"}},
+        "messages": {each.role: {"$ref": f"#/components/messages/{each.role}"} for each in _records(topic)},
         "bindings": {
             "kafka": {
                 "partitions": settings.topics.partitions,
@@ -115,13 +143,18 @@ def _operation(topic: Topic) -> dict[str, Any]:
         "action": topic.action,
         "channel": {"$ref": channel},
         "summary": topic.summary,
-        "messages": [{"$ref": f"{channel}/messages/{topic.role}"}],
+        "messages": [{"$ref": f"{channel}/messages/{each.role}"} for each in _records(topic)],
     }
 
 
-def _message(topic: Topic) -> dict[str, Any]:
+def _records(topic: Topic) -> "list[Topic | Message]":
+    """The topic's own, then what else may stand there."""
+    return [topic, *topic.beside]
+
+
+def _message(topic: Topic | Message) -> dict[str, Any]:
     # Written out in each message: AsyncAPI's own schema takes a reference here for two things at once.
-    key = {"kafka": {"key": {**KEY}, "bindingVersion": KAFKA_BINDING}}
+    key = {"kafka": {"key": {**OTHER_KEYS.get(topic.role, KEY)}, "bindingVersion": KAFKA_BINDING}}
     if topic.struct is None:
         return {
             "name": topic.role,
@@ -139,7 +172,7 @@ def _message(topic: Topic) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    structs = [topic.struct for topic in TOPICS if topic.struct]
+    structs = [each.struct for topic in TOPICS for each in _records(topic) if each.struct]
     _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     return dict(sorted(components.items()))
 
@@ -155,8 +188,11 @@ def page(settings: Settings | None = None) -> str:
             parts.append(_rows(REJECTED_HEADERS, "header"))
         else:
             parts.append(_rows(schemas[topic.struct.__name__], "field"))
+        for each in topic.beside:
+            parts.append(f"\nBeside them, under the key `\\0control`: {each.summary}\n")
+            parts.append(_rows(schemas[each.struct.__name__], "field"))
     parts.append("\n# Parts of records\n")
-    named = {topic.struct.__name__ for topic in TOPICS if topic.struct}
+    named = {each.struct.__name__ for topic in TOPICS for each in _records(topic) if each.struct}
     parts += [f"\n## {name}\n{_rows(schema, 'field')}" for name, schema in schemas.items() if name not in named]
     return "".join(parts)
 

@@ -13,7 +13,7 @@ from typing import Final
 from aiokafka import TopicPartition
 from faust.types import TP
 
-from stream import recovery, snapshots, succession, topics
+from stream import halts, recovery, snapshots, succession, topics
 from stream.config import Settings
 from stream.errors import TapewatchError, WorkerFailed
 from stream.lanes import Lane
@@ -231,7 +231,8 @@ class Checkpoints:
         for piece in snapshots.pieces(captured, group):
             yield [Record(key, value) for key, value in piece]
         written = {snapshots.key(group, *name) for name in captured.names}
-        yield [*(Record(key, None) for key in sorted(obsolete - written)), *models]
+        own = [] if captured.halts is None else [Record(halts.key(group), captured.halts or None)]
+        yield [*(Record(key, None) for key in sorted(obsolete - written)), *own, *models]
 
     def _not_committed(self, error: Exception, lane: Lane, partition: int, offset: int) -> None:
         if is_fenced(error):

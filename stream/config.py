@@ -52,6 +52,7 @@ class Topics(_Section, frozen=True):
     retention_hours: Positive = 24.0
     state: TopicName = "state"  # snapshots; compacted, kept for as long as the topic is
     truth: TopicName = "truth"  # what `tapewatch simulate` injects; no worker needs it
+    audit: TopicName = "audit"  # who halted and resumed the agent's actions, and when each partition took it
 
 
 class Worker(_Section, frozen=True):

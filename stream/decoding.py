@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from stream.core.features import TickColumns
 from stream.errors import BadMessage
 from stream.messages import (
+    CONTROL_KEY,
     MAX_SYMBOL_LENGTH,
     TICK_DECODERS,
+    Control,
     Reason,
     Tick,
     decode_any,
+    decode_control,
     decode_tick,
     exchange_ns_rule,
     is_msgpack,
@@ -49,6 +52,7 @@ class Decoded(NamedTuple):
     ticks: TickColumns
     row: NDArray[np.int64]  # [n] the tick's place in the chunk
     rejected: list[Rejected]
+    controls: list[tuple[int, Control]]  # row in the chunk; they are no ticks
 
 
 class Instruments:
@@ -126,9 +130,9 @@ def decode(chunk: Chunk, instruments: Instruments, max_bytes: int) -> Decoded:
         ticks = list(map(_tick_decoder(chunk.values), chunk.values))  # type: ignore[arg-type]
         slots = instruments.slots(chunk.keys, ticks)
     except (BadMessage, KeyError, TypeError, ValueError, RecursionError):
-        # A message of the chunk is bad, or an instrument is new: look at each of them.
+        # A message of the chunk is bad or a control, or an instrument is new: look at each of them.
         return _decode_each(chunk, instruments, max_bytes)
-    return Decoded(_columns(ticks, slots, chunk.offsets), np.arange(len(ticks)), [])
+    return Decoded(_columns(ticks, slots, chunk.offsets), np.arange(len(ticks)), [], [])
 
 
 def _tick_decoder(values: Sequence[bytes | None]) -> Callable[[bytes], Tick]:
@@ -141,8 +145,12 @@ def _decode_each(chunk: Chunk, instruments: Instruments, max_bytes: int) -> Deco
     slots: list[int] = []
     rows: list[int] = []
     rejected: list[Rejected] = []
+    controls: list[tuple[int, Control]] = []
     for row, (key, value) in enumerate(zip(chunk.keys, chunk.values, strict=True)):
         try:
+            if key == CONTROL_KEY:
+                controls.append((row, _control(value, max_bytes)))
+                continue
             tick = _decode_one(value, max_bytes)
             slots.append(instruments.slot(key, tick.symbol, tick.venue))
         except BadMessage as error:
@@ -151,7 +159,7 @@ def _decode_each(chunk: Chunk, instruments: Instruments, max_bytes: int) -> Deco
         ticks.append(tick)
         rows.append(row)
     columns = _columns(ticks, slots, [chunk.offsets[row] for row in rows])
-    return Decoded(columns, np.array(rows, np.int64), rejected)
+    return Decoded(columns, np.array(rows, np.int64), rejected, controls)
 
 
 def _decode_one(value: bytes | None, max_bytes: int) -> Tick:
@@ -168,6 +176,19 @@ def _decode_one(value: bytes | None, max_bytes: int) -> Tick:
             raise BadMessage("msgpack", str(error)) from None
         hint = "; JSON has no NaN and no Infinity" if b"NaN" in value or b"Infinity" in value else ""
         raise BadMessage("json", f"{error}{hint}") from None
+
+
+def _control(value: bytes | None, max_bytes: int) -> Control:
+    if value is not None and len(value) > max_bytes:
+        raise BadMessage("control", f"{len(value)} bytes, worker.message_max_bytes is {max_bytes}")
+    try:
+        control = decode_control(value or b"")
+    except (ValueError, RecursionError) as error:
+        raise BadMessage("control", f"no control as messages.Control has it: {error}") from None
+    for field in ("control_id", "by", "reason", "symbol"):
+        if not (getattr(control, field) or "").isprintable():
+            raise BadMessage("control", f"{field} holds what cannot be printed")
+    return control
 
 
 def _broken_rule(value: bytes, rule: str) -> BadMessage:

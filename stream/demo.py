@@ -37,7 +37,7 @@ _OWN: Final[dict[str, type[EmbeddedBroker | KafkaBroker]]] = {
     "embedded": EmbeddedBroker,
     "kafka": KafkaBroker,
 }
-TOPIC_NAMES: Final = ("ticks", "predictions", "risk", "actions", "alerts", "rejected", "state", "truth")
+TOPIC_NAMES: Final = ("ticks", "predictions", "risk", "actions", "alerts", "rejected", "state", "truth", "audit")
 OWN_BROKERS: Final = tuple(_OWN)
 REFRESH_SECONDS: Final = 0.25
 LINE_SECONDS: Final = 5.0

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from stream.challenger import Shadow
 from stream.decoding import Chunk, Instruments
+from stream.halts import Halts
 from stream.inference import Models
 from stream.messages import Alert
 from stream.pipeline import Output, Restored
@@ -24,6 +25,10 @@ class ChunkPipeline(Protocol):
     @property
     def instruments(self) -> Instruments:
         """The instruments of the partition so far."""
+
+    @property
+    def halts(self) -> Halts:
+        """Where the agent's actions are halted."""
 
     def process(self, chunk: Chunk, timestamp_ms: int) -> Output:
         """Answer every message of a chunk."""

@@ -49,7 +49,7 @@ Score = Annotated[float, Meta(ge=0.0, le=100.0)]
 Side = Literal["buy", "sell"]
 Level = Literal["normal", "elevated", "high", "critical"]
 ActionName = Literal["short", "flat", "long"]
-Gate = Literal["warming", "level", "es_limit"]
+Gate = Literal["warming", "level", "es_limit", "halted"]
 AlertKind = Literal["volatility", "price_jump", "anomaly", "pump", "flow", "liquidity", "feed"]
 Severity = Literal["info", "warning", "critical"]
 AlertState = Literal["opened", "updated", "closed"]
@@ -65,13 +65,24 @@ Reason = Literal[
     "too_large",
     "internal",
     "msgpack",
+    "control",
 ]
+ControlName = Literal["halt", "resume"]
+AuditEvent = Literal["asked", "taken"]
 
 LEVELS: Final[tuple[Level, ...]] = ("normal", "elevated", "high", "critical")
 ACTIONS: Final[tuple[ActionName, ...]] = ("short", "flat", "long")
-GATES: Final[tuple[Gate | None, ...]] = (None, "warming", "level", "es_limit")
+GATES: Final[tuple[Gate | None, ...]] = (None, "warming", "level", "es_limit", "halted")
 ALERT_KINDS: Final[tuple[AlertKind, ...]] = ("volatility", "price_jump", "anomaly", "pump", "flow", "liquidity", "feed")
 SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "critical")
+
+CONTROL_KEY: Final = b"\0control"
+"""Key of a control on topic `ticks`. No symbol has it, for it cannot be printed."""
+ControlId = Annotated[str, Meta(min_length=1, max_length=64, description="the same in every partition")]
+ControlScope = Annotated[Symbol | None, Meta(description="at every venue; null: all symbols")]
+ControlTime = Annotated[ExchangeNs, Meta(description="clock of who asked, ns since the Unix epoch, UTC")]
+ControlBy = Annotated[str, Meta(min_length=1, max_length=128, description="who asked, as they say")]
+ControlReason = Annotated[str, Meta(min_length=1, max_length=500, description="why")]
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False):
@@ -185,6 +196,34 @@ class Alert(msgspec.Struct, frozen=True):
     detail: Annotated[str, Meta(description="feed alerts: stale, late, gapped, duplicated, band, internal")] = ""
 
 
+class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Beside the ticks, in every partition, under the key CONTROL_KEY: halts or resumes actions from there on."""
+
+    # A field that is not known is refused, unlike everywhere else: it may narrow what is asked.
+    control: ControlName
+    control_id: ControlId
+    at_ns: ControlTime
+    by: ControlBy
+    reason: ControlReason
+    symbol: ControlScope = None
+
+
+class Audit(msgspec.Struct, frozen=True):
+    """One record on topic `audit` for each control that is asked for, and for each partition that has taken it."""
+
+    event: AuditEvent
+    control: ControlName
+    control_id: ControlId
+    at_ns: ControlTime
+    by: ControlBy
+    reason: ControlReason
+    symbol: ControlScope = None
+    partition: Annotated[int | None, Meta(description="which has taken it")] = None
+    offset: Annotated[int | None, Meta(description="of the control there: it holds for the ticks behind it")] = None
+    changed: Annotated[bool | None, Meta(description="false: it was so before")] = None
+    known: Annotated[bool | None, Meta(description="false: the symbol had no tick there before it")] = None
+
+
 class Injection(msgspec.Struct, frozen=True):
     """One record on topic `truth` for each thing that the simulator does to a symbol: what a detector should find."""
 
@@ -251,6 +290,8 @@ decode_risk = decoder(Risk)
 decode_action = decoder(Action)
 decode_alert = decoder(Alert)
 decode_injection = decoder(Injection)
+decode_control = decoder(Control)
+decode_audit = decoder(Audit)
 decode_any: Callable[[bytes], Any] = decoder(object)
 TICK_DECODERS: Final[dict[Format, Callable[[bytes], Tick]]] = {
     "json": msgspec.json.Decoder(Tick).decode,

@@ -31,7 +31,7 @@ from prometheus_client.utils import floatToGoString
 
 from stream import __version__
 from stream.config import ROOT
-from stream.messages import ACTIONS, ALERT_KINDS, GATES, QUANTILE_LEVELS, AlertKind, AlertState, Reason
+from stream.messages import ACTIONS, ALERT_KINDS, GATES, QUANTILE_LEVELS, AlertKind, AlertState, ControlName, Reason
 from stream.roles import Role
 
 PREFIX: Final = "tapewatch_"
@@ -336,6 +336,13 @@ class Metrics:
         self._actions = [actions.labels(action) for action in ACTIONS]
         gated = self._counter("actions_gated", "ticks", "Actions that a risk rule overrode, by rule.", "rule")
         self._gated = [gated.labels(gate) for gate in GATES if gate is not None]
+        controls = self._counter(
+            "controls", "controls", "Controls that partitions have taken: each counts once a partition.", "control"
+        )
+        self._controls = {name: controls.labels(name) for name in get_args(ControlName)}
+        self._halted = self._gauge(
+            "actions_halted", "0 to 2", "The agent's actions are halted: 0 nowhere, 1 of some symbols, 2 of all."
+        )
 
     def _declare_challenger(self) -> None:
         self._duels = self._counter(
@@ -574,6 +581,14 @@ class Metrics:
         for head, model in names:
             self._model.labels(head, model).set(1)
         self.challenger(self._shadow)
+
+    def control(self, name: ControlName) -> None:
+        """Count a control that a partition has taken."""
+        self._controls[name].inc()
+
+    def halted(self, scope: int) -> None:
+        """Show whether the agent's actions are halted: 0 nowhere, 1 of some symbols, 2 of all."""
+        self._halted.set(scope)
 
     def swapped(self, heads: Iterable[Head]) -> None:
         """Count the heads that another model serves in a partition now."""

@@ -2,7 +2,7 @@
 
 A `Pipeline` owns the state of one partition. Its results are a pure function of the partition's ticks in their order
 and of the models in force at each: where the stream was cut into chunks, when it ran and on which worker changes
-nothing.
+nothing. Controls among the ticks halt and resume the agent's actions for the ticks behind them (`halts`).
 
 Where the models change, all state goes on, but the forecaster's own: what one forecaster carries for an instrument
 means nothing to another. So it belongs to the forecaster of the instrument's last answered tick, and where another one
@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream import decoding, explanations, snapshots
+from stream import decoding, explanations, halts, snapshots
 from stream.config import Settings
 from stream.core import actions, alerts, conformal, features, history, outcomes, packing, risk
 from stream.core.actions import ActionAnswers
@@ -33,6 +33,7 @@ from stream.core.risk import RiskAnswers, RiskRules
 from stream.decoding import Chunk, Instruments, Rejected
 from stream.encoding import PackedBatch, ResultEncoder
 from stream.errors import BadMessage, WorkerFailed
+from stream.halts import Halts, Taken
 from stream.inference import Inference, Models
 from stream.messages import Alert, Contribution, Reason
 from stream.metrics import Stage
@@ -125,6 +126,7 @@ class Output(NamedTuple):
     seconds: dict[Stage, float]
     features: NDArray[np.float32] = np.empty((0, len(features.FEATURES)), np.float32)  # of the results' ticks
     errors: Sequence[Exception] = ()  # what went wrong on our side; the ticks that did it are rejected as `internal`
+    controls: Sequence[Taken] = ()  # they are no ticks: neither answered nor rejected
 
 
 class Restored(NamedTuple):
@@ -173,11 +175,18 @@ class Pipeline:
         self._encoded = 0  # instruments that the encoder knows
         self._scratch = packing.new_scratch(FIRST_CAPACITY)
         self._silence = Silence(settings.alerts.stale_seconds, settings.alerts.gap_ratio)
+        self._halts = halts.NOTHING
+        self._captured_halts: Halts | None = halts.NOTHING  # None: the record that was written is gone
 
     @property
     def models(self) -> tuple[str, str, str]:
         """name@version of forecaster, critic and policy in force."""
         return self._models.names
+
+    @property
+    def halts(self) -> Halts:
+        """Where the agent's actions are halted."""
+        return self._halts
 
     def succeed(self, next_offset: int, successors: Iterable[tuple[int, Models]]) -> None:
         """Let other models be in force from an offset on, or several one after the other.
@@ -247,10 +256,20 @@ class Pipeline:
 
     def _process(self, chunk: Chunk, timestamp_ms: int) -> Output:
         clock = Stopwatch()
-        ticks, row, rejected = decoding.decode(chunk, self.instruments, self._max_bytes)
+        known = len(self.instruments)
+        ticks, row, rejected, controls = decoding.decode(chunk, self.instruments, self._max_bytes)
         self._prepare(ticks.slot)
+        passage = halts.pass_through(
+            self._halts,
+            [(chunk.offsets[at], control) for at, control in controls],
+            ticks.offset,
+            ticks.slot,
+            self.instruments.names,
+            known,
+        )
+        rejected += [_rejected(chunk, bisect_left(chunk.offsets, at), "control", rule) for at, rule in passage.refused]
         clock.lap("decode")
-        answers = self.answer(ticks, clock)
+        answers = self.answer(ticks, clock, passage.halted)
         rejected += [_rejected(chunk, int(row[at]), reason, rule) for at, reason, rule in answers.refused]
         batches = self.encode(answers.results, timestamp_ms)
         returned = self._returned(answers.results, timestamp_ms)
@@ -258,10 +277,17 @@ class Pipeline:
         late = int((answers.features.verdict == LATE).sum())
         rejected.sort(key=lambda refusal: refusal.offset)
         inputs = answers.features.features
-        return Output(batches, returned + answers.alerts, rejected, answers.results, late, clock.seconds, inputs)
+        self._halts = passage.after  # last, so that they stay as they were if anything fails
+        changes = returned + answers.alerts
+        return Output(batches, changes, rejected, answers.results, late, clock.seconds, inputs, controls=passage.taken)
 
-    def answer(self, ticks: TickColumns, clock: "Stopwatch | None" = None) -> Answers:
-        """Answer decoded ticks whose slots come from `instruments`; updates the state."""
+    def answer(
+        self, ticks: TickColumns, clock: "Stopwatch | None" = None, halted: NDArray[np.bool_] | None = None
+    ) -> Answers:
+        """Answer decoded ticks whose slots come from `instruments`; updates the state.
+
+        `halted`, bool[n], says of each tick whether people have halted the agent there; None: nowhere.
+        """
         clock = clock or Stopwatch()
         self._grow()
         columns = features.compute(self.state.features, ticks, self._rules)
@@ -282,6 +308,7 @@ class Pipeline:
             inference.action_values,
             inference.rewards,
             self._risk_rules.es_limit,
+            None if halted is None else halted[columns.row],
         )
         results = _results(ticks, columns, slot, forecast, assessed, taken)
         changes = self._alerts(results, columns, anomaly)
@@ -305,9 +332,10 @@ class Pipeline:
     def recapture(self) -> None:
         """The snapshots that were written are gone: the next capture is of every instrument."""
         self.state.changed[: len(self.instruments)] = True
+        self._captured_halts = None
 
     def capture(self, next_offset: int) -> Captured:
-        """A copy of the state of the instruments that had ticks since the last capture.
+        """A copy of the state of the instruments that had ticks since the last capture, and the halts if they changed.
 
         Parameters
         ----------
@@ -317,7 +345,9 @@ class Pipeline:
         slots = np.flatnonzero(self.state.changed)
         self.state.changed[:] = False
         names = [self.instruments.names[slot] for slot in slots.tolist()]
-        return Captured(names, self.state.copy(slots), next_offset)
+        changed, self._captured_halts = self._halts is not self._captured_halts, self._halts
+        written = halts.write(self._halts, next_offset) if changed else None
+        return Captured(names, self.state.copy(slots), next_offset, written)
 
     def restore(self, stored: Sequence[Stored], topic: str) -> Restored:
         """Take up the state of snapshots, before the first tick.
@@ -325,7 +355,7 @@ class Pipeline:
         Parameters
         ----------
         stored
-            The newest snapshot of each instrument of the partition, from `topic`.
+            The newest snapshot of each instrument of the partition, and the record of its halts, from `topic`.
 
         Raises
         ------
@@ -334,8 +364,12 @@ class Pipeline:
         WorkerFailed
             If they are more than `worker.max_symbols`.
         """
+        record, stored = halts.part(stored)
         tables = snapshots.read(stored, topic, self.partition)
         next_offset = max((int(rows["next_offset"].max()) for _, rows in tables), default=0)
+        if record is not None:
+            self._halts, included = halts.read(record, topic, self.partition)
+            self._captured_halts, next_offset = self._halts, max(next_offset, included)
         self._begin(next_offset)
         without_hidden = 0
         for names, rows in tables:
@@ -594,6 +628,7 @@ def _joined(parts: Sequence[Output]) -> Output:
         seconds,
         np.concatenate([part.features for part in parts]),
         [error for part in parts for error in part.errors],
+        [taken for part in parts for taken in part.controls],
     )
 
 

@@ -123,6 +123,7 @@ class Captured(NamedTuple):
     names: Sequence[Instrument]  # [n] symbol, venue
     state: Mapping[str, NDArray[Any]]  # each of PARTS, `hidden` and `forecaster`: [n] rows
     next_offset: int  # all ticks of the partition below it are included
+    halts: bytes | None = None  # of the partition, as `halts.write` gives them; None: as at the last capture
 
 
 class Stored(NamedTuple):

@@ -177,7 +177,7 @@ def note_computed(metrics: Metrics, delivery: Delivery, computed: Computed) -> N
     """Count a chunk that was computed."""
     accepted = len(computed.results.offset)
     metrics.chunk(
-        ticks=len(delivery.chunk.offsets),
+        ticks=len(delivery.chunk.offsets) - len(computed.controls),
         accepted=accepted,
         late=computed.late,
         rejects=Counter(each.reason for each in computed.rejected),

@@ -20,6 +20,7 @@ COMPACTED: Final = {
     "segment.ms": "600000",
     "min.cleanable.dirty.ratio": "0.1",
 }
+KEPT: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}  # who did what, for ever
 METADATA_SECONDS: Final = 10.0
 _ALREADY_EXISTS: Final = 36
 
@@ -44,13 +45,16 @@ def written(topics: Topics) -> tuple[str, ...]:
 
 def streams(topics: Topics) -> tuple[str, ...]:
     """The topics that are there for others, input first."""
-    return (topics.ticks, topics.predictions, topics.risk, topics.actions, topics.alerts, topics.rejected)
+    results = topics.predictions, topics.risk, topics.actions
+    return (topics.ticks, *results, topics.alerts, topics.rejected, topics.audit)
 
 
 def configuration(topics: Topics, name: str) -> dict[str, str]:
     """Kafka's settings for one of our topics."""
     if name == topics.state:
         return dict(COMPACTED)
+    if name == topics.audit:
+        return dict(KEPT)
     wanted = {"retention.ms": str(round(topics.retention_hours * 3_600_000))}
     if name in (topics.ticks, topics.rejected):
         wanted["max.message.bytes"] = str(MAX_MESSAGE_BYTES)

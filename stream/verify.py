@@ -67,12 +67,13 @@ class Report(msgspec.Struct):
     """What a verification found."""
 
     delivery: str
-    ticks: int  # messages in the range
+    ticks: int  # messages in the range, less the controls
     answered: int  # of them accepted
     topics: dict[str, Tally]  # by role: predictions, risk, actions, alerts, rejected
     internal: int = 0  # ticks refused as internal
     models: list[str] = []  # name@version of all that answered, as the results name them
     first_difference: str = ""
+    controls: int = 0  # among the messages of the range; they are no ticks
 
     @property
     def ok(self) -> bool:
@@ -122,6 +123,7 @@ class Expected:
         self.rejected: NDArray[np.uint64] = np.zeros(count, np.uint64)
         self.alerts: set[bytes] = set()
         self.ticks = 0
+        self.controls = 0
 
     def add(self, chunk: Chunk, output: Output) -> None:
         """Note what a computed chunk calls for."""
@@ -143,7 +145,9 @@ class Expected:
         for alert in output.alerts:
             if alert.offset >= self.first and alert.detail not in NOT_COMPARED:
                 self.alerts.add(self._write(alert))
-        self.ticks += sum(offset >= self.first for offset in chunk.offsets)
+        controls = sum(taken.offset >= self.first for taken in output.controls)
+        self.controls += controls
+        self.ticks += sum(offset >= self.first for offset in chunk.offsets) - controls
 
 
 def _records(batch: bytes) -> Iterator[Any]:
@@ -340,6 +344,7 @@ class Verification:
         refused = self._internal(partition)
         expected = self._compute(partition, first, min(last, end), refused)
         self.report.ticks += expected.ticks + sum(first <= offset < last for offset in refused)
+        self.report.controls += expected.controls
         self.report.internal += sum(first <= offset < last for offset in refused)
         for role, topic in self._results.items():
             self._compare(role, topic, partition, expected.results[topic], first, _answer)
@@ -567,6 +572,8 @@ def show(report: Report) -> str:
     ]
     if report.models:
         lines.append(f"  answered by {', '.join(report.models)}")
+    if report.controls:
+        lines.append(f"  {report.controls:,} controls that halted or resumed the agent's actions were followed")
     if report.internal:
         lines.append(f"  {report.internal:,} ticks were refused as internal and left out")
     if report.first_difference:

@@ -2,7 +2,7 @@
 
 The policy gives the value of every action from every position, so the position is not one of its inputs: a whole
 chunk is one call of the model, and this kernel walks the positions afterwards. A rule that overrides the agent
-makes it flat and is published.
+makes it flat and is published. Where people have halted it, every action is flat and says so.
 """
 
 from typing import Any, Final, NamedTuple
@@ -16,7 +16,7 @@ from stream.core.features import WARMING
 from stream.core.risk import ES_975
 
 SHORT, FLAT, LONG = range(3)
-NOT_GATED, GATED_WARMING, GATED_LEVEL, GATED_ES = range(4)
+NOT_GATED, GATED_WARMING, GATED_LEVEL, GATED_ES, GATED_HALTED = range(5)
 """Order of messages.GATES."""
 CRITICAL: Final = 3
 
@@ -47,6 +47,7 @@ def compute(
     values: NDArray[np.float32],
     rewards: NDArray[np.float32],
     es_limit: float,
+    halted: NDArray[np.bool_] | None = None,
 ) -> ActionAnswers:
     """Walk the positions of the instruments over the accepted ticks; `state` is updated in place.
 
@@ -63,10 +64,13 @@ def compute(
         Expected reward, laid out alike; log return after costs.
     es_limit
         ES 97.5 % over 60 s above which the agent must be flat.
+    halted : bool[m]
+        Whether people have halted the agent there; None: nowhere.
     """
     m = slot.shape[0]
+    halted = np.zeros(m, np.bool_) if halted is None else halted
     answers = ActionAnswers(np.empty(m, np.int8), np.empty(m), np.empty((m, 3)), np.empty(m), np.empty(m, np.int8))
-    _walk(state, slot, context, risk, level, values, rewards, es_limit, *answers)
+    _walk(state, slot, context, risk, level, values, rewards, es_limit, halted, *answers)
     round_significant(answers.action_values, answers.action_values)
     round_significant(answers.expected_reward, answers.expected_reward)
     return answers
@@ -82,6 +86,7 @@ def _walk(
     values: Any,
     rewards: Any,
     es_limit: float,
+    halted: Any,
     action: Any,
     target: Any,
     action_values: Any,
@@ -93,7 +98,7 @@ def _walk(
         position = s.position if s.held else FLAT
         row = values[i, 3 * position : 3 * position + 3]
         chosen = int(np.argmax(row))
-        gate[i] = _gate(chosen, context[i, WARMING], level[i], risk[i, ES_975], es_limit)
+        gate[i] = _gate(chosen, halted[i], context[i, WARMING], level[i], risk[i, ES_975], es_limit)
         if gate[i] != NOT_GATED:
             chosen = FLAT
         s.held = True
@@ -105,8 +110,10 @@ def _walk(
 
 
 @njit(inline="always")
-def _gate(chosen: int, warming: bool, level: int, es: float, es_limit: float) -> int:
-    """The first rule that forbids the agent's choice."""
+def _gate(chosen: int, halted: bool, warming: bool, level: int, es: float, es_limit: float) -> int:
+    """The first rule that forbids the agent's choice; a halt forbids every one."""
+    if halted:
+        return GATED_HALTED
     if chosen == FLAT:
         return NOT_GATED
     if warming:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from stream.config import Cluster
 from stream.errors import TapewatchError
-from stream.messages import Tick, decode_tick
+from stream.messages import CONTROL_KEY, Tick, decode_tick
 from stream.verify import Topic
 
 SCHEMA: Final = pa.schema(
@@ -77,7 +77,7 @@ def _pieces(reader: Topic, topic: str) -> Iterator[list[bytes | None]]:
     for partition in partitions:
         _, end = reader.range(topic, partition)
         for records in reader.read(topic, partition, end):
-            yield [record.value() for record in records]
+            yield [record.value() for record in records if record.key() != CONTROL_KEY]
 
 
 def _decoded(values: list[bytes | None]) -> list[Tick]:

@@ -37,6 +37,7 @@ def own_topics() -> Topics:
         rejected=f"{tag}.rejected",
         state=f"{tag}.state",
         truth=f"{tag}.truth",
+        audit=f"{tag}.audit",
     )
 
 

@@ -17,6 +17,7 @@ from stream.config import Settings
 from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results
 from stream.decoding import Chunk, Instruments, Rejected
 from stream.errors import TapewatchError
+from stream.halts import Halts
 from stream.inference import Models
 from stream.messages import Alert
 from stream.metrics import Metrics
@@ -52,6 +53,11 @@ class EchoPipeline:
         kept = [row for row, value in enumerate(chunk.values) if value is not None and not value.startswith(BAD)]
         batches = [self._echo(topic, chunk, kept, timestamp_ms) for topic in self._topics] if kept else []
         return Output(batches, [], list(_refused(chunk)), _results(chunk, kept), 0, {})
+
+    @property
+    def halts(self) -> Halts:
+        """There are no actions here."""
+        return {}
 
     def recapture(self) -> None:
         """There is no state here."""
