@@ -282,7 +282,7 @@ def tail(
     count: int | None,
     as_json: bool,
 ) -> None:
-    """Print TOPIC readably: ticks, predictions, risk, actions, alerts, ticks.rejected or truth."""
+    """Print TOPIC readably: ticks, predictions, risk, actions, alerts, ticks.rejected, truth or audit."""
     settings = _settings(context, broker=broker)
     from stream.tail import run
 
@@ -386,6 +386,65 @@ def verify(
     from stream.verify import run
 
     sys.exit(run(settings, start, stop, as_json))
+
+
+def _switch_options(command: Command) -> Command:
+    options = (
+        click.option("--reason", required=True, metavar="TEXT", help="Why; it is kept on the topic audit."),
+        click.option("--symbol", metavar="S", help="Of this symbol only, at every venue."),
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option(
+            "--wait",
+            type=click.FloatRange(0, 3600),
+            default=10.0,
+            show_default=True,
+            metavar="N",
+            help="Seconds in which the partitions must say that they took it.",
+        ),
+        _broker_option,
+        click.pass_context,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _switch(context: click.Context, name: Any, broker: str | None, asked: tuple[str, str | None, float, bool]) -> None:
+    settings = _settings(context, broker=broker)
+    reason, symbol, seconds, yes = asked
+    from stream.controls import run
+
+    def confirm(question: str, word: str) -> bool:
+        click.echo(question)
+        return yes or click.prompt(f"type {word} to go on", default="", show_default=False) == word
+
+    sys.exit(run(settings, name, reason, symbol, seconds, confirm))
+
+
+@commands.command()
+@_switch_options
+def halt(context: click.Context, broker: str | None, reason: str, symbol: str | None, yes: bool, wait: float) -> None:
+    """Halt the agent's actions: each is flat from the next tick on, until `resume`."""
+    _switch(context, "halt", broker, (reason, symbol, wait, yes))
+
+
+@commands.command()
+@_switch_options
+def resume(context: click.Context, broker: str | None, reason: str, symbol: str | None, yes: bool, wait: float) -> None:
+    """Let the agent act again; the halts of symbols end with `--symbol` alone."""
+    _switch(context, "resume", broker, (reason, symbol, wait, yes))
+
+
+@commands.command()
+@_broker_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a record, as it is on the topic.")
+@click.pass_context
+def audit(context: click.Context, broker: str | None, as_json: bool) -> None:
+    """Who halted and resumed the agent's actions, why, which partitions took it, and what is halted now."""
+    settings = _settings(context, broker=broker)
+    from stream.controls import run_audit
+
+    run_audit(settings, as_json)
 
 
 @commands.group()

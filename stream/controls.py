@@ -5,12 +5,14 @@ to ask again does no harm. See docs/decisions/0012-kill-switch.md.
 """
 
 import getpass
+import itertools
 import socket
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+import click
 import msgspec
 from confluent_kafka import KafkaError, Producer, TopicPartition
 
@@ -19,6 +21,7 @@ from stream.config import Cluster, Settings
 from stream.errors import TapewatchError
 from stream.halts import Halts
 from stream.messages import CONTROL_KEY, Audit, Control, ControlName
+from stream.tail import control_text, safe
 from stream.verify import Topic
 
 SECONDS: Final = 10.0  # the longest that Kafka may take for a record
@@ -207,3 +210,120 @@ def in_force(audits: Iterable[Audit], partitions: Collection[int]) -> Mapping[in
             control = Control(*(getattr(each, field) for field in Control.__struct_fields__))
             found[partition] = halts.after(found[partition], control, offset)
     return found
+
+
+# --- The commands ---------------------------------------------------------------------------------------------------
+
+
+def run(
+    settings: Settings,
+    name: ControlName,
+    reason: str,
+    symbol: str | None,
+    seconds: float,
+    confirm: Callable[[str, str], bool],
+    tell: Callable[[str], None] = click.echo,
+) -> int:
+    """`tapewatch halt` and `tapewatch resume`; 1 where nothing was asked for, or not all partitions say they took it.
+
+    Parameters
+    ----------
+    seconds
+        How long the partitions are waited for.
+    confirm
+        Asked, with what it is about and the word to be typed, before anything is done.
+    tell
+        Hears what is done.
+
+    Raises
+    ------
+    TapewatchError
+        As `made` and `send`.
+    """
+    control = made(name, reason, this_user(), symbol)
+    found = topics.partitions_of(settings.cluster, [settings.topics.ticks, settings.topics.audit])
+    verb = "halts" if name == "halt" else "resumes"
+    question = (
+        f"this {verb} the agent's actions of {scope_text(symbol)}, in all {found[settings.topics.ticks]} partitions of "
+        f"topic {settings.topics.ticks} at {settings.broker}; reason: {control.reason}"
+    )
+    if not confirm(question, name.upper()):
+        tell("nothing was done")
+        return 1
+    asked = send(settings, control)
+    told = taken(settings, asked, seconds)
+    for line in outcome(settings, asked, told, seconds):
+        tell(line)
+    return 0 if told.keys() == asked.offsets.keys() else 1
+
+
+def outcome(settings: Settings, asked: Asked, told: Mapping[int, Audit], seconds: float) -> Iterator[str]:
+    """What became of a control, for people."""
+    control = asked.control
+    done = "halted" if control.control == "halt" else "resumed"
+    if told:
+        places = ", ".join(f"{partition} (offset {told[partition].offset})" for partition in sorted(told))
+        yield f"{done} {scope_text(control.symbol)}: taken by partition {places}"
+        if not any(each.changed for each in told.values()):
+            yield f"it was {done} before: nothing changed"
+        if control.symbol is not None and not any(each.known for each in told.values()):
+            yield f"no partition has had a tick of {safe(control.symbol)} so far: is it spelt right?"
+    if left := sorted(asked.offsets.keys() - told.keys()):
+        yield (
+            f"not yet taken by partition {', '.join(map(str, left))} after {seconds:g} s: it is on topic "
+            f"{settings.topics.ticks}, and holds once a worker has got there; is one running? `tapewatch audit` tells"
+        )
+    if control.control == "halt" and (not settings.worker.snapshots or clients.is_embedded(settings.cluster)):
+        yield "no state is kept there (the embedded broker, or worker.snapshots = false): a restart forgets the halt"
+    if control.control == "resume":
+        still = in_force(history(settings), asked.offsets)
+        scopes = {scope for each in still.values() for scope in each} - {control.symbol}
+        if scopes:
+            named = ", ".join(sorted(safe(scope_text(scope)) for scope in scopes))
+            yield f"still halted, each by a halt of its own: {named}"
+
+
+def scope_text(symbol: str | None) -> str:
+    """What a control is about."""
+    return "all symbols" if symbol is None else f"symbol {safe(symbol)}"
+
+
+def run_audit(settings: Settings, as_json: bool, tell: Callable[[str], None] = click.echo) -> None:
+    """`tapewatch audit`: each control with who took it, then what is halted now.
+
+    Raises
+    ------
+    BrokerUnreachable, MissingTopic
+        If there is nothing to read from.
+    """
+    audits = history(settings)
+    if as_json:
+        for each in audits:
+            tell(messages.encode(each).decode())
+        return
+    partitions = range(topics.partitions_of(settings.cluster, [settings.topics.ticks])[settings.topics.ticks])
+    for _, group in itertools.groupby(audits, key=lambda each: each.control_id):
+        tell(_told(list(group), partitions))
+    tell(_now(in_force(audits, partitions)))
+
+
+def _told(group: list[Audit], partitions: Collection[int]) -> str:
+    first = group[0]
+    took = sorted({each.partition for each in group if each.partition is not None})
+    asked = "" if first.event == "asked" else "  (not asked for by a command or the board)"
+    where = "all partitions" if set(took) >= set(partitions) else f"partitions {', '.join(map(str, took)) or 'none'}"
+    return f"{control_text(first)}  taken by {where}{asked}"
+
+
+def _now(found: Mapping[int, Halts]) -> str:
+    where: dict[str | None, list[int]] = {}
+    for partition, there in found.items():
+        for scope in there:
+            where.setdefault(scope, []).append(partition)
+    if not where:
+        return "nothing is halted"
+    lines = [
+        f"{scope_text(scope)} in {'all partitions' if len(at) == len(found) else f'partitions {at}'}"
+        for scope, at in sorted(where.items(), key=lambda pair: pair[0] or "")
+    ]
+    return f"halted now: {'; '.join(lines)}"

@@ -78,8 +78,24 @@ def _warming(warming: bool) -> tuple[str, str]:
     return ("  warming", "dim italic") if warming else ("", "")
 
 
+def control_text(control: messages.Control | messages.Audit) -> str:
+    """When, halt or resume, of what, by whom and why."""
+    scope = "all symbols" if control.symbol is None else safe(control.symbol)
+    return f"{clock_text(control.at_ns)}  {control.control:<6}  {scope}  by {safe(control.by)}: {safe(control.reason)}"
+
+
+def audit_line(record: Record) -> Text:
+    """What was asked for, or which partition took it."""
+    audit = messages.decode_audit(record.value)
+    where = "" if audit.event == "asked" else f" by {audit.partition}:{audit.offset}"
+    changed = "" if audit.changed is not False else ", as before"
+    return Text.assemble(control_text(audit), (f"  {audit.event}{where}{changed}", "yellow"))
+
+
 def tick_line(record: Record) -> Text:
-    """Price, side and size."""
+    """Price, side and size; of a control what it says."""
+    if record.key == messages.CONTROL_KEY:
+        return Text(control_text(messages.decode_control(record.value)), "bold yellow")
     tick = messages.decode_tick(record.value)
     side = (f"{tick.side or '-':<4}", SIDE_STYLES[tick.side])
     trade = f"  #{safe(str(tick.trade_id))}" if tick.trade_id is not None else ""
@@ -185,6 +201,7 @@ LINES: Final[dict[str, Callable[[Record], Text]]] = {
     "alerts": alert_line,
     "rejected": rejected_line,
     "truth": truth_line,
+    "audit": audit_line,
 }
 
 

@@ -22,7 +22,7 @@ from tests.certificates import Authority
 from tests.integration.secured import PASSWORD, SecuredKafka
 
 Eventually = Callable[..., None]
-ROLES = {"producer", "worker", "reader"}
+ROLES = {"producer", "worker", "reader", "operator"}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,11 @@ def test_each_role_does_its_work_with_its_rights_and_no_more(
         # A checkpoint is a transaction, which another right allows than results do.
         state = Cluster(secured.address("SASL"), secured.security("worker"))
         eventually(lambda: sum(clients.committed(state, "tapewatch", "ticks", range(4)).values()) == 300)
+        halt = _tapewatch("--config", files["operator"], "halt", "--reason", "a test", "--yes", "--wait", 60)
+        assert halt.returncode == 0, halt.stdout + halt.stderr
+        assert "halted all symbols: taken by partition 0 (offset " in halt.stdout
+        audit = _tapewatch("--config", files["reader"], "audit")
+        assert "a test  taken by all partitions\nhalted now: all symbols in all partitions\n" in audit.stdout
         (url,) = re.findall(r"metrics=(\S+)", worker.log.read_text())
         with urllib.request.urlopen(url, timeout=30) as page:
             metrics = page.read().decode()
@@ -97,6 +102,9 @@ def test_each_role_does_its_work_with_its_rights_and_no_more(
     forbidden = _tapewatch("--config", files["reader"], "replay", ticks, "--speed", "max")
     assert forbidden.returncode == 1
     assert "Authorization" in forbidden.stderr
+    forbidden = _tapewatch("--config", files["reader"], "resume", "--reason", "a test", "--yes")
+    assert forbidden.returncode == 1
+    assert "did not take it for topic audit" in forbidden.stderr
 
 
 def test_a_worker_without_rights_says_which_topics_it_cannot_see(secured: SecuredKafka, tmp_path: Path) -> None:

@@ -8,7 +8,19 @@ import pytest
 from stream import messages, tail
 from stream.config import Topics
 from stream.errors import MissingTopic
-from stream.messages import Action, Alert, Contribution, Horizon, Injection, Prediction, Risk, Tick
+from stream.messages import (
+    CONTROL_KEY,
+    Action,
+    Alert,
+    Audit,
+    Contribution,
+    Control,
+    Horizon,
+    Injection,
+    Prediction,
+    Risk,
+    Tick,
+)
 from stream.tail import Record
 
 NS = 1_723_161_257_250_000_000
@@ -133,3 +145,12 @@ def test_a_topic_goes_by_either_name() -> None:
     assert tail.kind_of(renamed, "ticks.rejected") == tail.kind_of(renamed, "rejected") == "rejected"
     with pytest.raises(MissingTopic, match=r"positions is no topic of ours: name one of ticks, .*desk\.risk"):
         tail.kind_of(renamed, "positions")
+
+
+def test_a_control_and_its_audit_say_who_and_why() -> None:
+    control = Control("halt", "c1", NS, "anna@desk", "the feed\x1b is wrong", "ACME")
+    said = r"halt    ACME  by anna@desk: the feed\x1b is wrong"
+    on_ticks = record(control)._replace(key=CONTROL_KEY)
+    assert tail.line("ticks", on_ticks).plain.endswith(said)
+    taken = Audit("taken", "halt", "c1", NS, "anna@desk", "the feed\x1b is wrong", "ACME", 1, 7, changed=False)
+    assert tail.line("audit", record(taken)).plain.endswith(said + "  taken by 1:7, as before")
