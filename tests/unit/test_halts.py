@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stream import halts, snapshots, switch
+from stream.challenger import Shadow
 from stream.config import Features, Settings
 from stream.encoding import values
 from stream.errors import BadMessage, DamagedSnapshot
@@ -250,7 +251,7 @@ def test_snapshots_from_before_there_were_halts_halt_nothing() -> None:
 
 
 def test_the_worker_shows_the_widest_halt_of_its_partitions(caplog: pytest.LogCaptureFixture) -> None:
-    lanes = {number: Lane(pipeline(), Scores(number, 60.0), 0, 4) for number in (0, 1)}
+    lanes = {number: Lane(pipeline(), Scores(number, 60.0), 0, 4, Shadow(SETTINGS)) for number in (0, 1)}
     metrics = Metrics()
     shown = switch.Switch(lanes, metrics)
 
