@@ -32,6 +32,7 @@ GROUPS: Final[dict[str, dict[str, str]]] = {
         "tail": "Print a topic readably as records come.",
         "rejected": "List what was refused, and put it back after a repair.",
         "verify": "Compute ticks afresh and compare what was published.",
+        "audit": "Show who halted and resumed the agent's actions, and what is halted now.",
     },
     "Models": {
         "models": "List, check and choose model bundles.",
@@ -89,6 +90,12 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "tapewatch rejected retry --reason too_many_symbols",
         "tapewatch rejected retry --offset 0:1234 --offset 1:77 --yes",
     ),
+    "halt": (
+        'tapewatch halt --reason "the feed is wrong"',
+        'tapewatch halt --reason "split tomorrow" --symbol ACME --yes',
+    ),
+    "resume": ('tapewatch resume --reason "the feed is right again"',),
+    "audit": ("tapewatch audit", "tapewatch audit --json"),
     "doctor": ("tapewatch doctor --broker kafka-1:9092",),
     "config": ("tapewatch config", "tapewatch --config tapewatch.toml config"),
     "completion": (
