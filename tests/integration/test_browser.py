@@ -176,6 +176,16 @@ def test_a_symbol_that_is_not_there_says_so(browser: Browser, served: Served, pa
         expect(page.locator("#symbol-body")).to_be_hidden()
 
 
+def test_a_symbol_whose_course_is_not_kept_says_so_and_shows_its_numbers(browser: Browser) -> None:
+    none_kept = Web(refresh_seconds=REFRESH_SECONDS, courses=0)
+    with desk(none_kept) as served, shown(browser, served.url + "/#/symbol/TENSE/V") as page:
+        expect(page.locator("#symbol-note")).to_contain_text("its last minutes are not kept")
+        expect(page.locator("#figures")).to_contain_text("101.000")
+        expect(page.locator("figure:visible")).to_have_count(0)
+        page.get_by_role("link", name="All symbols").click()
+        expect(row(page, "TENSE")).to_contain_text("\u2013")  # a dash, for there is no change that one knows
+
+
 def test_an_address_that_means_nothing_is_the_table(browser: Browser, served: Served) -> None:
     with shown(browser, served.url + "/#/symbol/%E0%A4%A/V") as page:
         expect(page.locator("#rows tr")).to_have_count(len(SYMBOLS))

@@ -231,6 +231,9 @@ function drawSymbol() {
   const more = course.kept === false ? "; its last minutes are not kept: the worker has more symbols than web.courses" : "";
   say($("symbol-note"), `partition ${newest.partition}, last trade ${utc(newest.exchange_ms)} UTC, heard ${seconds(silenceOf(newest))} ago${more}`);
   drawFigures(figuresOf(newest));
+  const drawn = course.second.length > 0;
+  for (const figure of document.querySelectorAll("#symbol-body figure")) figure.hidden = !drawn;
+  if (!drawn) return;
   charts.draw(course);
   describeCharts();
 }
