@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev demo test lint format kafka bench chaos faults fuzz soak models lock docs dashboards dashboards-check prometheus chromium pictures sbom clean
+.PHONY: help setup setup-dev demo test lint format kafka bench peers chaos faults fuzz soak models lock docs dashboards dashboards-check prometheus chromium pictures sbom clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -45,8 +45,10 @@ format: .venv/.dev ## rewrite the code as `make lint` wants it
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
-bench: setup-dev kafka ## throughput and latency on a real Kafka, all parts; ARGS="latency burst --runs 3 --json FILE"
+bench: setup-dev kafka peers ## throughput and latency on a real Kafka, all parts; ARGS="latency burst --runs 3 --json FILE"
 	@$(BIN)/tapewatch bench $(ARGS)
+
+peers: build/peers/.installed ## install Quix Streams and Bytewax, which the benchmark compares with, into an environment of their own
 
 chaos: setup-dev kafka ## faults under load, then the verdict; KILLS=100 RATE=20000 DELIVERY=at_least_once SEED=
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) --rate $(RATE) --delivery $(DELIVERY) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -113,6 +115,8 @@ lock: .venv/bin/python ## choose the newest versions that pyproject.toml allows,
 	  -o requirements/runtime.txt
 	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-header pyproject.toml \
 	  --extra training --extra dev -c requirements/runtime.txt -o requirements/dev.txt
+	@grep -v '^confluent-kafka' requirements/runtime.txt | $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 \
+	  --no-header requirements/peers.in -c - -o requirements/peers.txt
 
 clean: ## remove .venv, build/ and every cache
 	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -134,6 +138,13 @@ clean: ## remove .venv, build/ and every cache
 	@echo "==> installing what running needs into .venv"
 	@$(PIP) -r requirements/runtime.txt | $(PROGRESS)
 	@$(PIP) --quiet --no-deps -e .
+	@touch $@
+
+# Quix Streams asks for confluent-kafka below 2.13, so it cannot stand beside our locks.
+build/peers/.installed: requirements/peers.txt .venv/bin/python
+	@echo "==> installing the peers of the benchmark into build/peers"
+	@.venv/bin/python -m venv build/peers
+	@build/peers/bin/pip --disable-pip-version-check install -r requirements/peers.txt | $(PROGRESS)
 	@touch $@
 
 .venv/.dev: requirements/dev.txt .venv/.installed

@@ -25,7 +25,13 @@ SKEW_SYMBOLS: Final = 16
 HOT_SHARE: Final = 0.9
 MANY: Final = 10_000
 NAIVE_SHARE: Final = 40
-PEER_SHARES: Final[dict[Subject, int]] = {"naive": NAIVE_SHARE}
+PEER_SHARES: Final[dict[Subject, int]] = {
+    "kafka-python": 16,
+    "bytewax": 16,
+    "faust take": 16,
+    "quix": 40,
+    "naive": NAIVE_SHARE,
+}
 """They get so many times fewer ticks to drain than the worker: they are slower by about as much."""
 TAPES: Final[Mapping[str, Callable[[int], Tape]]] = {
     "recorded": record,

@@ -17,12 +17,11 @@ from stream import config, inference, messages
 from stream.config import Settings
 from stream.core import actions, conformal, features, risk
 from stream.core.digits import round_significant
-from stream.core.features import WARMING, TickColumns
+from stream.core.features import WARMING
 from stream.core.results import RISK_COLUMNS
-from stream.decoding import SIDES
 from stream.pipeline import State, feature_rules
+from tests.benchmark.peers.scoring import Record, columns, horizons
 
-Record = dict[str, Any]
 FIRST = np.zeros(1, np.int64)
 ONE_STEP = {"pack": FIRST[np.newaxis], "rest": FIRST[np.newaxis], "carry": FIRST, "unpack": FIRST, "last": FIRST}
 
@@ -50,7 +49,7 @@ class Scorer:
         slots, state = self._slots[partition], self._states[partition]
         slot = slots.setdefault((tick["symbol"], tick["venue"]), len(slots))
         state.grow(len(slots))
-        found = features.compute(state.features, _columns(slot, offset, tick), self._rules)
+        found = features.compute(state.features, columns([slot], [offset], [tick]), self._rules)
         if not len(found.row):
             return None
         slot_column = np.array([slot], np.int32)
@@ -96,7 +95,7 @@ class Scorer:
         }
         forecaster, critic, policy = self.names
         return (
-            head | {"horizons": _horizons(forecast[0].tolist()), "model": forecaster},
+            head | {"horizons": horizons(forecast[0].tolist()), "model": forecaster},
             head | _risk(assessed) | {"model": critic},
             head | _action(taken) | {"model": policy},
         )
@@ -106,33 +105,6 @@ def _one_thread() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return options
-
-
-def _columns(slot: int, offset: int, tick: Record) -> TickColumns:
-    return TickColumns(
-        np.array([slot], np.int32),
-        np.array([tick["exchange_ns"]], np.int64),
-        np.array([tick["price"]], np.float64),
-        np.array([tick["size"]], np.float64),
-        np.array([SIDES[tick.get("side")]], np.int8),
-        np.array([messages.trade_key(tick.get("trade_id"))], np.int64),
-        np.array([offset], np.int64),
-    )
-
-
-def _horizons(forecast: list[float]) -> list[Record]:
-    width = len(forecast) // len(messages.HORIZONS)
-    rows = [forecast[first : first + width] for first in range(0, len(forecast), width)]
-    return [
-        {
-            "horizon_seconds": seconds,
-            "expected_return": row[0],
-            "volatility": row[1],
-            "probability_up": row[2],
-            "quantiles": row[3:],
-        }
-        for seconds, row in zip(messages.HORIZONS, rows, strict=True)
-    ]
 
 
 def _risk(assessed: risk.RiskAnswers) -> Record:
