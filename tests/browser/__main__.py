@@ -27,7 +27,7 @@ BEGIN_SECONDS: Final = 612.0
 WINDOW: Final = (1280, 720)
 COLOURS: Final = 256  # a third of the bytes
 STEP_SECONDS: Final = 0.1
-CALM_RATE: Final = re.compile(r"^[0-9]{2,3}$")
+CALM_RATE: Final = re.compile(r"^[1-9][0-9]{0,2}$")
 """Ticks a second once the hurry is over."""
 SYMBOL: Final = "/#/symbol/ALPHA/simulator"
 
@@ -67,10 +67,10 @@ PICTURES: Final = (
 class Tape:
     """A market that goes on at its own pace while in `with`, from where it was left."""
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: Market, seconds: float = BEGIN_SECONDS) -> None:
         self._market = market
-        self._seconds = BEGIN_SECONDS
-        market.play_to(BEGIN_SECONDS)
+        self._seconds = seconds
+        market.play_to(seconds)
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from stream.config import Web
 from stream.messages import ACTIONS, GATES, LEVELS, Alert, AlertKind, AlertState, Contribution, Severity
 from tests.browser import chromium
+from tests.browser.__main__ import PICTURES, Tape, take
+from tests.browser.market import Market, eventful
 from tests.browser.served import REFRESH_SECONDS, STALL_SECONDS, Served
 from tests.unit.test_desk import named, output
 from tests.unit.test_history import answers
@@ -277,6 +280,16 @@ def test_the_keyboard_reaches_everything(browser: Browser, served: Served) -> No
         row(page, "TENSE").get_by_role("link").focus()
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=1)).to_be_focused()
+
+
+def test_a_picture_is_taken_of_recorded_and_made_markets(browser: Browser, tmp_path: Path) -> None:
+    with Served() as served:
+        tape = Tape(Market(served, eventful()), seconds=2.0)
+        with tape.running():
+            file = take(PICTURES[0], browser, served, tmp_path)
+        symbols = {row.symbol for row in served.do(served.desk.rows)}
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert {"ALPHA", "BRAVO", "CHARLIE", "LTCUSDT"} <= symbols
 
 
 def test_a_new_alert_is_told_to_a_screen_reader(browser: Browser) -> None:
