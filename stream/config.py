@@ -7,9 +7,9 @@ A file names sections and keys as the structs below do; a variable joins section
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -321,11 +321,21 @@ def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", rule)
     if unknown:
         return _explain_unknown(f"{key}.{unknown[1]}".lstrip("."), key, tree)
+    if rule.startswith("Invalid enum value"):
+        rule = f"must be {' or '.join(_choices(key))}"
     value = _get(tree, key)
     where = (
         f"setting {key} = {_shown(key, value)}" if key and not isinstance(value, Mapping) else f"settings {key}".strip()
     )
     return f"{where}: {rule}"
+
+
+def _choices(key: str) -> Sequence[str]:
+    """What a setting that is one of a few words may be."""
+    kind: Any = Settings
+    for part in key.split("."):
+        kind = get_type_hints(kind)[part]
+    return get_args(kind)
 
 
 def _explain_unknown(key: str, section: str, tree: Mapping[str, Any]) -> str:

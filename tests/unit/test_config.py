@@ -93,6 +93,11 @@ def test_settings_of_the_process_are_read_where_none_are_given(monkeypatch: pyte
         ("[worker]\nport = 1.5\n", "setting worker.port = 1.5: Expected `int`, got `float`"),
         ('[worker]\ngroup = ""\n', "setting worker.group = ''"),
         ("[worker]\nwatch = [1]\n", "setting worker.watch = [1]: Expected `str`, got `int`"),
+        ('format = "xml"\n', "setting format = 'xml': must be json or msgpack"),
+        (
+            '[worker]\ndelivery = "twice"\n',
+            "setting worker.delivery = 'twice': must be at_least_once or exactly_once",
+        ),
         ("[worker]\nchunk_ticks = 0\n", "setting worker.chunk_ticks = 0: Expected `int` >= 1"),
         ("worker = 3\n", "setting worker = 3: Expected `object`, got `int`"),
         ("[alerts]\nvolatility = nan\n", "setting alerts.volatility = nan: Expected `float` > 0.0"),
