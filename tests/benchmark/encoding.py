@@ -2,7 +2,8 @@
 
 Three results for each of `rows` ticks of 16 instruments, numbers of six digits drawn in the ranges of real ones, to
 three record batches with header and checksum. Compared in the same run, turn by turn, with the plain way: structs
-that are made already, msgspec, and a record appended at a time to aiokafka's own (compiled) batch builder.
+that are made already, msgspec, and a record appended at a time to aiokafka's own (compiled) batch builder. Then the
+decoding of ticks. Both as JSON and as MessagePack.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from stream import messages
 from stream.core.digits import round_significant
 from stream.core.results import Results
+from stream.decoding import Chunk, Instruments, decode
 from stream.encoding import ResultEncoder
 from stream.messages import Format
 from tests.results import draw_results, structs
@@ -26,6 +28,7 @@ MODELS: Final = ("forecaster@12", "critic@3", "policy@7")
 INSTRUMENTS: Final = [(f"COIN{number}USDT", "binance-usdm") for number in range(16)]
 PARTITION: Final = 3
 TIMESTAMP_MS: Final = 1_723_161_257_700
+TICK_NS: Final = 1_723_161_257_700_000_000
 WARM_UP: Final = 5
 
 
@@ -87,6 +90,24 @@ def measure(rows: int, repeats: int) -> None:
         print(f"{name:<26}{p50:>10.1f}{p99:>10.1f}{p50 / rows:>12.2f}")
 
 
+def measure_decoding(rows: int, repeats: int) -> None:
+    """Print what the worker's decoding of a chunk of ticks takes, JSON against MessagePack."""
+    ticks = [
+        messages.Tick(*INSTRUMENTS[row % len(INSTRUMENTS)][:1], TICK_NS + row, 61_234.5, 0.25, "buy", row + 1)
+        for row in range(rows)
+    ]
+    known = Instruments(len(INSTRUMENTS))
+    chunks = {
+        form: Chunk(0, range(rows), [tick.symbol.encode() for tick in ticks], [encode(tick) for tick in ticks])
+        for form, encode in messages.ENCODERS.items()
+    }
+    taken = time_in_turns([partial(decode, chunk, known, 65_536) for chunk in chunks.values()], repeats)
+    print(f"\ndecoding {rows} ticks\n{'':<26}{'p50 us':>10}{'bytes':>10}{'us a tick':>12}")
+    for (form, chunk), column in zip(chunks.items(), taken, strict=True):
+        p50, size = np.median(column) * 1e6, sum(len(value or b"") for value in chunk.values) / rows
+        print(f"{form:<26}{p50:>10.1f}{size:>10.0f}{p50 / rows:>12.2f}")
+
+
 def main() -> None:
     """Measure every size of chunk that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -99,6 +120,7 @@ def main() -> None:
     print(f"first call, with the compiler or numba's cache: {time.perf_counter() - start:.2f} s")
     for rows in options.rows:
         measure(rows, max(10, options.repeats * 512 // max(rows, 512)))
+    measure_decoding(512, options.repeats)
 
 
 if __name__ == "__main__":
