@@ -16,7 +16,7 @@ import msgspec
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
 from faust.types import TP, ServiceT
 
-from stream import clients, halts, messages, security, snapshots, switch, topics
+from stream import clients, halts, messages, security, signatures, snapshots, switch, topics
 from stream.challenger import Challenger, Shadow
 from stream.checkpoints import Checkpoints
 from stream.config import Settings
@@ -616,7 +616,7 @@ def run(settings: Settings) -> None:
         If the broker does not answer, a topic is missing, the models do not fit, or the worker had to stop by
         itself.
     """
-    library = Library(Path(settings.worker.models))
+    library = Library(Path(settings.worker.models), signatures.trust(settings.models))
     compile_kernels(library.newest, settings)
     metrics = Metrics(settings.worker.watch, settings.worker.watch_limit)
     metrics.models(zip(HEADS, library.newest.names, strict=True))

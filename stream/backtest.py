@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stream import inference
+from stream import inference, signatures
 from stream.config import Settings
 from stream.core.features import TickColumns
 from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results, concatenate
@@ -133,7 +133,7 @@ def run(
     """
     settings = settings or Settings()
     ticks = open_ticks(file)
-    loaded = inference.load(models or Path(settings.worker.models))
+    loaded = inference.load(models or Path(settings.worker.models), signatures.trust(settings.models))
     backtest = Backtest(Pipeline(settings, loaded, 0), loaded)
     with _progress(quiet) as progress, Writers(out, loaded.names) as writers:
         task = progress.add_task(file.name, total=ticks.rows)

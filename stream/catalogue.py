@@ -14,7 +14,7 @@ from rich.table import Table
 
 from stream import roles
 from stream.errors import ModelMismatch
-from stream.inference import FAMILIES, in_front, load_bundle, named, read_card
+from stream.inference import FAMILIES, Trust, in_front, load_bundle, named, read_card
 from stream.library import TICKS, Entry, trial
 from stream.roles import version_key
 from stream.suggestions import did_you_mean
@@ -62,10 +62,10 @@ def find(models: Path, wanted: str) -> Entry:
     return found[-1]
 
 
-def verify(entry: Entry) -> Verified:
-    """Hash, features, names and widths as the worker checks them, then a run of a few ticks in ONNX Runtime."""
+def verify(entry: Entry, trust: Trust | None = None) -> Verified:
+    """What the worker checks, the signature where one is wanted; then a run of a few ticks in ONNX Runtime."""
     try:
-        bundle = load_bundle(entry.folder)
+        bundle = load_bundle(entry.folder, trust)
         return Verified(entry, "", trial(bundle))
     except ModelMismatch as error:
         return Verified(entry, str(error), 0.0)
@@ -202,7 +202,7 @@ def flat(tree: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
     return leaves
 
 
-def run_verify(models: Path, console: Console) -> None:
+def run_verify(models: Path, console: Console, trust: Trust | None = None) -> None:
     """Check every bundle, a line each.
 
     Raises
@@ -210,10 +210,11 @@ def run_verify(models: Path, console: Console) -> None:
     ModelMismatch
         If one does not fit or run.
     """
-    checked = [verify(entry) for entry in entries(models)]
+    checked = [verify(entry, trust) for entry in entries(models)]
+    checks = f"{'' if trust is None else 'signature, '}hash, features, shapes"
     for one in checked:
         card = one.entry.card
-        result = one.problem or f"ok: hash, features, shapes, {TICKS} ticks in ONNX Runtime {onnxruntime.__version__}"
+        result = one.problem or f"ok: {checks}, {TICKS} ticks in ONNX Runtime {onnxruntime.__version__}"
         console.print(f"{card.name}@{card.version}: {result}", highlight=False, markup=False, soft_wrap=True)
     wrong = [f"{one.entry.card.name}@{one.entry.card.version}" for one in checked if one.problem]
     if wrong:

@@ -537,9 +537,9 @@ def completion(shell: str) -> None:
 def compile_kernels(context: click.Context) -> None:
     """Compile the kernels and keep the machine code, so that no start waits for it."""
     settings = _settings(context)
-    from stream import inference, pipeline
+    from stream import inference, pipeline, signatures
 
-    pipeline.compile_kernels(inference.load(Path(settings.worker.models)), settings)
+    pipeline.compile_kernels(inference.load(Path(settings.worker.models), signatures.trust(settings.models)), settings)
 
 
 @commands.command(
@@ -628,17 +628,44 @@ def show_model(context: click.Context, name: str, folder: Path | None) -> None:
 
 
 @models.command("verify")
+@click.option("--key", type=existing_file, metavar="FILE", help="Public key of who must have signed.")
 @_models_option
 @click.pass_context
-def verify_models(context: click.Context, folder: Path | None) -> None:
+def verify_models(context: click.Context, key: Path | None, folder: Path | None) -> None:
     """Check every bundle, and run it in ONNX Runtime.
 
-    Held against each other are the graph's hash, features and shapes, and what its card says.
+    Held against each other are the graph's hash, features and shapes, and what its card says; with a key, by
+    --key or models.public_key, the card against its signature too.
     """
     models_in, console = _catalogue(context, folder)
+    from stream import signatures
     from stream.catalogue import run_verify
 
-    run_verify(models_in, console)
+    trust = signatures.of_key(key) if key is not None else signatures.trust(_settings(context).models)
+    run_verify(models_in, console, trust)
+
+
+@models.command("keygen")
+@click.argument("file", type=existing_file)
+def make_keys(file: Path) -> None:
+    """Make a pair of keys to sign bundles with: FILE, which stays secret, and FILE.pub."""
+    from stream import signatures
+
+    click.echo(f"public key, for models.public_key of the workers: {signatures.keygen(file)}")
+
+
+@models.command("sign")
+@click.argument("name", metavar="NAME[@VERSION]", shell_complete=completions.models)
+@click.option("--key", type=existing_file, required=True, metavar="FILE", help="Private key, from `models keygen`.")
+@_models_option
+@click.pass_context
+def sign_model(context: click.Context, name: str, key: Path, folder: Path | None) -> None:
+    """Sign a bundle that loads, so that workers with the public key take it."""
+    models_in, _ = _catalogue(context, folder)
+    from stream import signatures
+    from stream.catalogue import find
+
+    click.echo(signatures.sign(find(models_in, name).folder, key))
 
 
 @models.command("promote")

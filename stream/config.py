@@ -79,6 +79,13 @@ class Worker(_Section, frozen=True):
     snapshots: bool = True  # state survives a restart; never on the embedded broker
 
 
+class Models(_Section, frozen=True):
+    """Whose models may answer; the folder that holds them is worker.models."""
+
+    # PEM, Ed25519: bundles count only if they are signed with its other half; needs the extra `signatures`
+    public_key: str = ""
+
+
 class Web(_Section, frozen=True):
     """The board in the browser, served at worker.host and worker.port beside /metrics and /health."""
 
@@ -221,6 +228,7 @@ class Settings(_Section, frozen=True):
     format: Format = "json"  # of what is written, msgpack is shorter; what is read may be either
     topics: Topics = Topics()
     worker: Worker = Worker()
+    models: Models = Models()
     web: Web = Web()
     features: Features = Features()
     risk: Risk = Risk()

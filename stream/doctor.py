@@ -26,9 +26,9 @@ from kafka.errors import KafkaError
 from rich.console import Console
 from rich.text import Text
 
-from stream import catalogue, clients, probe, topics
+from stream import catalogue, clients, probe, signatures, topics
 from stream.config import ROOT, Settings, Topics
-from stream.errors import BrokerUnreachable, ModelMismatch, NotAdmitted, TapewatchError
+from stream.errors import BrokerUnreachable, ConfigError, ModelMismatch, NotAdmitted, TapewatchError
 from stream.inference import in_front
 
 Level = Literal["ok", "warn", "fail"]
@@ -92,16 +92,17 @@ def _versions(_settings: Settings) -> Iterator[Finding]:
 def _models(settings: Settings) -> Iterator[Finding]:
     folder = Path(settings.worker.models)
     try:
-        checked = [catalogue.verify(entry) for entry in catalogue.entries(folder)]
-    except ModelMismatch as error:
-        yield Finding("models", "fail", str(error), "name the folder by worker.models")
+        trust = signatures.trust(settings.models)
+        checked = [catalogue.verify(entry, trust) for entry in catalogue.entries(folder)]
+    except (ConfigError, ModelMismatch) as error:
+        yield Finding("models", "fail", str(error), "see worker.models and models.public_key")
         return
     for one in checked:
         card = one.entry.card
         name = f"model {card.name}@{card.version}"
         made_with = card.libraries.get("onnxruntime")
         if one.problem:
-            yield Finding(name, "fail", one.problem, "restore the bundle, or train it again: `make models`")
+            yield Finding(name, "fail", one.problem, "restore or sign the bundle, or train it again: `make models`")
         elif made_with not in (None, onnxruntime.__version__):
             yield Finding(
                 name,

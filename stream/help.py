@@ -35,7 +35,7 @@ GROUPS: Final[dict[str, dict[str, str]]] = {
         "audit": "Show who halted and resumed the agent's actions, and what is halted now.",
     },
     "Models": {
-        "models": "List, check and choose model bundles.",
+        "models": "List, check, choose and sign model bundles.",
         "train": "Train models on your ticks (needs `make setup-dev`).",
         "evaluate": "Hold a forecaster against baselines (needs `make setup-dev`).",
     },
@@ -110,9 +110,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "evaluate": ("tapewatch evaluate models-of-ours ticks/ --out report",),
     "models list": ("tapewatch models list --models models-of-ours",),
     "models show": ("tapewatch models show gru", "tapewatch models show gru@1"),
+    "models keygen": ("tapewatch models keygen desk.key",),
+    "models sign": ("tapewatch models sign gru@2 --key desk.key --models models-of-ours",),
     "models promote": ("tapewatch models promote", "tapewatch models promote gru@1"),
     "models challenge": ("tapewatch models challenge lstm", "tapewatch models challenge --none"),
-    "models verify": ("tapewatch models verify --models models-of-ours",),
+    "models verify": ("tapewatch models verify --models models-of-ours", "tapewatch models verify --key desk.key.pub"),
 }
 """Examples of each command by its name; "" is `tapewatch` itself."""
 

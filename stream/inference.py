@@ -17,7 +17,7 @@ frequencies; one tick alone 64 us.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -57,6 +57,9 @@ _WIDTHS: Final = {"features": len(FEATURES), "forecast": len(FORECAST_COLUMNS), 
     name: len(ACTION_COLUMNS) for name in ("action_values", "rewards")
 }
 
+
+Trust = Callable[[Path, bytes], None]
+"""Passes a card.json by its place and content, or raises ModelMismatch: see `signatures`."""
 
 MOST_HIDDEN: Final = 65_535  # what a snapshot has room to name
 
@@ -227,7 +230,7 @@ _RESULTS: Final = ["forecast", "hidden_out", "critic_score", "action_values", "r
 _DECODER: Final = msgspec.json.Decoder(Card)
 
 
-def load(folder: Path) -> Models:
+def load(folder: Path, trust: Trust | None = None) -> Models:
     """Load the bundles under `folder` that should answer: of each family the newest, the forecaster as its roles say.
 
     Raises
@@ -237,9 +240,9 @@ def load(folder: Path) -> Models:
     """
     if not folder.is_dir():
         raise ModelMismatch(f"models folder {folder} does not exist: name one with --models, or run `make models`")
-    cards = [read_card(file) for file in sorted(folder.glob("*/*/card.json"))]
+    cards = [read_card(file, trust) for file in sorted(folder.glob("*/*/card.json"))]
     chosen = [in_front(folder, family, cards) for family in FAMILIES]
-    return Models(*(load_bundle(folder / card.name / card.version) for card in chosen))
+    return Models(*(load_bundle(folder / card.name / card.version, trust) for card in chosen))
 
 
 def in_front(folder: Path, family: str, cards: Sequence[Card]) -> Card:
@@ -275,7 +278,7 @@ def undecided(folder: Path, one: Card, other: Card) -> str:
     )
 
 
-def load_named(folder: Path, names: Sequence[str]) -> Models:
+def load_named(folder: Path, names: Sequence[str], trust: Trust | None = None) -> Models:
     """Load the bundles name@version of forecaster, critic and policy under `folder`.
 
     Raises
@@ -288,7 +291,7 @@ def load_named(folder: Path, names: Sequence[str]) -> Models:
         name, _, version = wanted.partition("@")
         if not (folder / name / version / "card.json").is_file():
             raise ModelMismatch(f"models folder {folder} does not hold {wanted}, the {family} that results name")
-        bundle = load_bundle(folder / name / version)
+        bundle = load_bundle(folder / name / version, trust)
         if (bundle.card.family, named(bundle.card)) != (family, wanted):
             raise ModelMismatch(
                 f"{bundle.folder} holds {bundle.card.family} {named(bundle.card)}, results name {family} {wanted}"
@@ -297,15 +300,15 @@ def load_named(folder: Path, names: Sequence[str]) -> Models:
     return Models(*bundles)
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Read and check one bundle.
+def load_bundle(folder: Path, trust: Trust | None = None) -> Bundle:
+    """Read and check one bundle; `trust` sees the very bytes of the card that the rest is held against.
 
     Raises
     ------
     ModelMismatch
         Naming the folder, what the bundle has and what is needed.
     """
-    card = read_card(folder / "card.json")
+    card = read_card(folder / "card.json", trust)
     _check_card(folder, card)
     graph = _read_graph(folder / "model.onnx", card)
     for what, found, needed in (
@@ -331,16 +334,19 @@ def digest(card: Card) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def read_card(file: Path) -> Card:
+def read_card(file: Path, trust: Trust | None = None) -> Card:
     """Decode a card.json; what it says is not yet held against the graph.
 
     Raises
     ------
     ModelMismatch
-        If the file cannot be read or is no card.
+        If the file cannot be read, is not trusted, or is no card.
     """
     try:
-        return _DECODER.decode(file.read_bytes())
+        content = file.read_bytes()
+        if trust is not None:
+            trust(file, content)
+        return _DECODER.decode(content)
     except OSError as error:
         raise ModelMismatch(f"cannot read {file}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -2,8 +2,8 @@
 
 A bundle is complete when its card.json is there: copy model.onnx first and card.json last, or move the whole folder in.
 Of each family the highest version that fits is wanted; of several forecasters `roles` decides, and it may name a
-challenger. One that does not fit, or whose hash is wrong, is refused with both sides named, and looked at again when
-one of its two files changes; the models that were wanted before stay so.
+challenger. One that does not fit, whose hash is wrong, or whose signature is missing where one is wanted, is refused
+with both sides named, and looked at again when one of its files changes; the models that were wanted before stay so.
 A bundle is never changed in place: a new graph or calibration needs a new version, else nobody could tell from a result
 what made it.
 """
@@ -30,6 +30,7 @@ from stream.inference import (
     Bundle,
     Card,
     Models,
+    Trust,
     digest,
     load_bundle,
     named,
@@ -41,7 +42,7 @@ from stream.succession import Names
 
 TICKS: Final = 16  # of a trial, of two instruments
 WARM_TICKS: Final = 512
-_FILES: Final = ("card.json", "model.onnx")
+_FILES: Final = ("card.json", "card.json.sig", "model.onnx")
 log = logging.getLogger("tapewatch.models")
 
 Signature = tuple[tuple[int, int], ...]
@@ -67,7 +68,7 @@ class Entry(NamedTuple):
 class Library:
     """What a folder of models offers.
 
-    `look` and `find` may run in threads of their own.
+    `look` and `find` may run in threads of their own. Bundles that `trust` does not pass are not there.
 
     Raises
     ------
@@ -75,8 +76,9 @@ class Library:
         If there is no family of which one bundle fits.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trust: Trust | None = None) -> None:
         self._folder = folder
+        self._trust = trust
         self._busy = threading.Lock()
         self._seen: dict[Path, Signature] | None = None
         self._roles_seen: Signature | None = None
@@ -132,7 +134,7 @@ class Library:
             if entry is None:
                 return None
             try:
-                bundles.append(load_bundle(entry.folder))
+                bundles.append(load_bundle(entry.folder, self._trust))
             except ModelMismatch as error:
                 log.error("cannot load a model that was in force: %s", error)
                 return None
@@ -159,7 +161,7 @@ class Library:
         entries = []
         for folder in folders:
             try:
-                entry = Entry(folder, read_card(folder / "card.json"))
+                entry = Entry(folder, read_card(folder / "card.json", self._trust))
                 _check_place(entry)
                 entries.append(entry)
             except ModelMismatch as error:
@@ -221,7 +223,7 @@ class Library:
     def _fitted(self, entry: Entry) -> Bundle:
         bundle = self._fitting.get(entry.folder)
         if bundle is None:
-            bundle = load_bundle(entry.folder)
+            bundle = load_bundle(entry.folder, self._trust)
             trial(bundle)
             self._fitting[entry.folder] = bundle
         return bundle
@@ -291,7 +293,7 @@ def _shape(output: str, card: Card) -> tuple[int, int]:
 
 
 def _signatures(models: Path) -> dict[Path, Signature]:
-    """Size and time of the two files of each bundle that is complete."""
+    """Size and time of the files of each bundle that is complete."""
     return {file.parent: tuple(_stat(file.parent / name) for name in _FILES) for file in models.glob("*/*/card.json")}
 
 

@@ -25,7 +25,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from confluent_kafka import KafkaError as LibrdkafkaError
 from numpy.typing import NDArray
 
-from stream import clients, inference, messages, topics
+from stream import clients, inference, messages, signatures, topics
 from stream.config import Cluster, Settings
 from stream.decoding import Chunk
 from stream.errors import BrokerUnreachable, TapewatchError
@@ -606,9 +606,10 @@ def with_models(settings: Settings) -> tuple[MakePipeline, LoadModels]:
     ModelMismatch
         If there are none that fit.
     """
-    folder = Path(settings.worker.models)
-    newest = Library(folder).newest
-    return lambda partition: Pipeline(settings, newest, partition), partial(inference.load_named, folder)
+    folder, trust = Path(settings.worker.models), signatures.trust(settings.models)
+    newest = Library(folder, trust).newest
+    load = partial(inference.load_named, folder, trust=trust)
+    return lambda partition: Pipeline(settings, newest, partition), load
 
 
 def _progress() -> Callable[[str], None]:
