@@ -39,6 +39,7 @@ class Run(msgspec.Struct, frozen=True):
     worst: float
     late_p99: float  # how late the producer itself was: what else runs on its core
     load: float  # of the machine before the run
+    answered_per_second: float | None = None
     own: OwnShare | None = None
 
 
@@ -83,5 +84,7 @@ def _runs(seen: Journey, phases: Sequence[Phase], before: float) -> list[Run]:
         p50, p99, p999 = np.quantile(taken, (0.5, 0.99, 0.999)).tolist()
         late = float(np.quantile(seen.late[settled], 0.99)) * 1e-6
         rate = (len(sent) - 1) / (float(sent[-1] - sent[0]) * 1e-9)
-        found.append(Run(rate, len(taken), p50, p99, p999, float(taken.max()), late, before, own))
+        seen_ns = seen.seen[settled]
+        answered = len(taken) / (float(np.ptp(seen_ns)) * 1e-9)
+        found.append(Run(rate, len(taken), p50, p99, p999, float(taken.max()), late, before, answered, own))
     return found
