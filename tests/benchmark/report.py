@@ -1,6 +1,7 @@
 """The findings as tables: on the terminal, and in docs/performance/README.md between its markers.
 
-`python -m tests.benchmark.report` writes page and plots again from results.json, and measures nothing.
+`python -m tests.benchmark.report` writes page and plots again from results.json, and measures nothing; with files that
+`--json` wrote it takes their parts into results.json first.
 """
 
 import sys
@@ -14,6 +15,7 @@ from rich.table import Table as RichTable
 
 from stream.config import ROOT
 from tests.benchmark import findings as kept
+from tests.benchmark import plots
 from tests.benchmark.backtest import Backtested
 from tests.benchmark.burst import Burst
 from tests.benchmark.checkpoints import PLAIN, Kept, Recovered
@@ -69,7 +71,7 @@ def _machine(taken: dict[str, dict[str, str]]) -> list[Table]:
         ]
         for part, each in taken.items()
     ]
-    shown = [Table("Machine", ("", ""), [[name, value] for name, value in common.items()])] if common else []
+    shown = [Table("Machine", ("", ""), [[name, value] for name, value in common.items() if value])] if common else []
     return [*shown, Table("Parts", columns, rows)] if rows else shown
 
 
@@ -149,7 +151,7 @@ def _drain_row(each: Drained) -> list[str]:
         _spread([run.ticks_per_second for run in each.runs], ",.0f"),
         _spread([run.ticks_per_cpu_second for run in each.runs], ",.0f"),
         f"{each.median('cpu_share'):.2f}",
-        f"{each.median('peak_memory_bytes') * MEGABYTE:,.0f}",
+        f"{peak * MEGABYTE:,.0f}" if (peak := each.median("peak_memory_bytes")) else "not taken",
     ]
 
 
@@ -315,7 +317,7 @@ def markdown(findings: Findings) -> str:
 
 
 def write_page(findings: Findings, page: Path = PAGE) -> None:
-    """Put the tables between the page's markers.
+    """Put plots and tables between the page's markers, and the plots beside the page.
 
     Raises
     ------
@@ -327,7 +329,9 @@ def write_page(findings: Findings, page: Path = PAGE) -> None:
     _, closed, after = rest.partition(END)
     if not (found and closed):
         raise ValueError(f"{page} must hold the lines {START} and {END}")
-    page.write_text(f"{before}{START}\n\n{markdown(findings)}\n\n{END}{after}", encoding="utf-8")
+    pictures = [f"![{plots.CAPTIONS[name]}]({name}.svg)" for name in plots.write(findings, page.parent)]
+    made = "\n\n".join([*pictures, markdown(findings)])
+    page.write_text(f"{before}{START}\n\n{made}\n\n{END}{after}", encoding="utf-8")
 
 
 def write_docs(findings: Findings) -> None:
@@ -338,9 +342,11 @@ def write_docs(findings: Findings) -> None:
 
 
 def main() -> None:
-    """The page again, from what is kept."""
-    if not RESULTS.exists():
-        sys.exit(f"{RESULTS} is missing: `tapewatch bench --docs` measures and writes it")
+    """The page again, from what is kept and from the files that the command line names."""
+    for file in map(Path, sys.argv[1:]):
+        if not file.exists():
+            sys.exit(f"no file {file}")
+        kept.write(kept.merged(kept.read(RESULTS), kept.read(file)), RESULTS)
     write_page(kept.read(RESULTS))
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from stream import cli
 from stream.config import ROOT
-from tests.benchmark import burst, findings, own_share, report, schedule
+from tests.benchmark import burst, findings, latency, own_share, plots, report, schedule, symbols
 from tests.benchmark.backtest import Backtested
 from tests.benchmark.backtest import Run as Pass
 from tests.benchmark.drain import Drained, Run
-from tests.benchmark.journey import Journey
+from tests.benchmark.journey import Journey, Measured
 from tests.benchmark.schedule import Phase
 from tests.benchmark.start import Started
 
@@ -97,6 +97,44 @@ def test_what_differs_between_parts_is_told_for_each() -> None:
     common, parts = report.tables(findings.Findings(taken))
     assert ["kafka", "4"] in common.rows
     assert [row[-1] for row in parts.rows] == ["one", "two"]
+
+
+def some_findings() -> findings.Findings:
+    """A little of everything that is drawn."""
+    run = latency.Run(1000.0, 10, 1.0, 2.0, 3.0, 4.0, 0.1, 0.5, 990.0)
+    subjects: tuple[Measured, ...] = ("worker", "raw loop")
+    lagging = burst.Run([1.0, 300.0, 2.0], [1.0, 200.0, 1.0], 1.0, 2.0, 0.3, 1.0, 0.2, 0.5)
+    return findings.Findings(
+        {"latency": MACHINE},
+        drain=[Drained("worker", "worker", 1, 10, [Run(100.0, 200.0, []), Run(50.0, 100.0, [])])],
+        latency=[latency.Rated(subject, rate, [run]) for subject in subjects for rate in (1000.0, 5000.0)],
+        burst=[burst.Burst("worker", 100, 5000.0, [lagging, lagging]), burst.Burst("raw loop", 100, 5000.0, [lagging])],
+        symbols=symbols.Symbols([symbols.Cost(16, even, 4.0, 1.0) for even in (True, False)], []),
+    )
+
+
+def test_what_was_found_is_drawn(tmp_path: Path) -> None:
+    assert plots.write(some_findings(), tmp_path) == list(plots.PLOTS)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        f"{name}.{kind}" for name in plots.PLOTS for kind in ("png", "svg")
+    }
+    assert set(plots.PLOTS) == set(plots.CAPTIONS)
+
+
+def test_nothing_is_drawn_of_what_was_not_measured(tmp_path: Path) -> None:
+    assert plots.write(findings.Findings(), tmp_path) == []
+
+
+def test_the_page_shows_pictures_and_tables_and_is_the_same_again(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{report.START}\n{report.END}\nafter\n", encoding="utf-8")
+    found = findings.Findings({"burst": MACHINE}, burst=some_findings().burst)
+    report.write_page(found, page)
+    text, picture = page.read_text(encoding="utf-8"), (tmp_path / "burst.svg").read_bytes()
+    assert f"![{plots.CAPTIONS['burst']}](burst.svg)" in text
+    assert "| worker | 5,000 | 2 | 1.0 (1.0 to 1.0) | 0.30 (0.30 to 0.30) | 0.2 (0.2 to 0.2) |" in text
+    report.write_page(found, page)
+    assert (page.read_text(encoding="utf-8"), (tmp_path / "burst.svg").read_bytes()) == (text, picture)
 
 
 def test_bench_without_a_checkout_says_that_it_needs_one(
