@@ -236,6 +236,11 @@ def feed(
     "--at", type=click.IntRange(0), default=1800, show_default=True, metavar="N", help="Second in which it begins."
 )
 @click.option("--speed", metavar="X|max", callback=_check_speed, help="Times as fast as time, or all at once.")
+@click.option(
+    "--generator", "by_generator", is_flag=True, help="Trades by the generator among the models; no scenario."
+)
+@click.option("--volatility", type=positive, metavar="X", help="With --generator: times the usual volatility.")
+@click.option("--models", type=existing_file, metavar="DIR", help="With --generator: folder of model bundles.")
 @click.pass_context
 def simulate(
     context: click.Context,
@@ -247,6 +252,9 @@ def simulate(
     seconds: int,
     at: int,
     speed: str | None,
+    by_generator: bool,
+    volatility: float | None,
+    models: Path | None,
 ) -> None:
     """Make ticks of a market that does not exist, with a scenario in it, to a file or to Kafka."""
     if out is not None and (broker is not None or speed is not None):
@@ -256,11 +264,17 @@ def simulate(
     if scenario == "list":
         simulator.show_scenarios()
         return
-    plan = simulator.Plan(scenario, symbols or simulator.SYMBOLS, seed, seconds, at)
+    if not by_generator and (volatility is not None or models is not None):
+        raise click.UsageError("--volatility and --models are for --generator")
+    settings = _settings(context, broker=broker)
+    plan = simulator.Plan(
+        scenario, symbols or simulator.SYMBOLS, seed, seconds, at, volatility=1.0 if volatility is None else volatility
+    )
+    generator = simulator.generator_in(models or Path(settings.worker.models)) if by_generator else None
     if out is not None:
-        simulator.run_to_file(plan, out)
+        simulator.run_to_file(plan, out, generator)
     else:
-        simulator.run_to_kafka(plan, _settings(context, broker=broker), speed)
+        simulator.run_to_kafka(plan, settings, speed, generator)
 
 
 @commands.command()

@@ -143,16 +143,30 @@ def reasons(
         amount = _six_digits(context[CONTEXT.index(fault)])
         return [Contribution(fault, amount, _six_digits(event["value"]))]
     if event["kind"] == alerts.ANOMALY:
-        shares = _anomaly_contributions(features, window, event["normal"], models)
+        shares = anomaly_contributions(features, window, event["normal"], models)
     else:
         shares = alerts.contributions(int(event["kind"]), features, context, event["normal"], rules)
     return _largest(features, shares)
 
 
-def _anomaly_contributions(
+def anomaly_contributions(
     features: NDArray[np.float32], window: NDArray[np.float32], normal: NDArray[np.float64], models: Models
 ) -> NDArray[np.float64]:
-    """Fall of -log10(1 - anomaly) with each feature at its normal, in the window too where it is a channel there."""
+    """Fall of -log10(1 - anomaly) with each feature at its normal, in the window too where it is a channel there.
+
+    Parameters
+    ----------
+    features : float32[len(FEATURES)]
+    window : float32[WINDOW, 3]
+    normal : float64[len(FEATURES)]
+    models
+        With the critic that is asked.
+
+    Returns
+    -------
+    float64[len(FEATURES)]
+        In powers of ten of the tail probability.
+    """
     count = len(FEATURES)
     occluded = np.tile(features, (count + 1, 1))
     windows = np.tile(window, (count + 1, 1, 1))

@@ -8,6 +8,8 @@ A bundle is models/<name>/<version>/ with model.onnx and card.json; there is one
 - critic: features and window -> a score, higher is more anomalous; the card's table makes it a tail probability.
 - policy: features and forecast -> action values and expected rewards, for each position held.
 
+A bundle of one more family, generator, makes windows of trades of features and noise; no worker runs it.
+
 Normalisation is inside the graphs. At load they are joined into one. Rows come out with the same bits whatever
 the chunk they came in with (tests/property/test_inference_chunks.py).
 
@@ -35,6 +37,9 @@ from stream.core.results import FORECAST_COLUMNS
 from stream.errors import ModelMismatch
 
 FAMILIES: Final = ("forecaster", "critic", "policy")
+"""Of the models that answer. A bundle of the family generator answers nothing: `tapewatch simulate` runs it."""
+NOISE: Final = 8
+"""Random numbers behind each trade that a generator makes."""
 ACTION_COLUMNS: Final = tuple(f"{held}_{action}" for held in messages.ACTIONS for action in messages.ACTIONS)
 """Order of action values and rewards: position held, then action."""
 
@@ -42,16 +47,19 @@ INPUTS: Final = {
     "forecaster": ("features", "pack", "rest", "carry", "unpack", "last", "hidden"),
     "critic": ("features", "window"),
     "policy": ("features", "forecast"),
+    "generator": ("features", "noise"),
 }
 OUTPUTS: Final = {
     "forecaster": ("forecast", "hidden_out"),
     "critic": ("critic_score",),
     "policy": ("action_values", "rewards"),
+    "generator": ("trades",),
 }
 _COLUMNS: Final = {
     "forecaster": FORECAST_COLUMNS,
     "critic": ("critic_score",),
     "policy": (*(f"value_{c}" for c in ACTION_COLUMNS), *(f"reward_{c}" for c in ACTION_COLUMNS)),
+    "generator": WINDOW_COLUMNS,
 }
 _WIDTHS: Final = {"features": len(FEATURES), "forecast": len(FORECAST_COLUMNS), "critic_score": 1} | {
     name: len(ACTION_COLUMNS) for name in ("action_values", "rewards")
@@ -61,6 +69,7 @@ _WIDTHS: Final = {"features": len(FEATURES), "forecast": len(FORECAST_COLUMNS), 
 Trust = Callable[[Path, bytes], None]
 """Passes a card.json by its place and content, or raises ModelMismatch: see `signatures`."""
 
+Family = Literal["forecaster", "critic", "policy", "generator"]
 MOST_HIDDEN: Final = 65_535  # what a snapshot has room to name
 
 
@@ -94,7 +103,7 @@ class Histogram(msgspec.Struct, frozen=True):
 class Card(msgspec.Struct, frozen=True):
     """card.json: what a bundle is, what it was trained on, and how it did."""
 
-    family: Literal["forecaster", "critic", "policy"]
+    family: Family
     name: str
     version: str
     features: list[str]
@@ -410,6 +419,7 @@ def _read_graph(file: Path, card: Card) -> onnx.ModelProto:
 def _check_widths(folder: Path, card: Card, graph: onnx.ModelProto) -> None:
     """Refuse inputs and outputs whose fixed dimensions are not the worker's."""
     widths = _WIDTHS | {"hidden": card.hidden_size, "hidden_out": card.hidden_size, "window": len(WINDOW_COLUMNS)}
+    widths |= {"noise": NOISE, "trades": len(WINDOW_COLUMNS)}
     for value in (*graph.graph.input, *graph.graph.output):
         dims = value.type.tensor_type.shape.dim
         width = widths.get(value.name)

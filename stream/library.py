@@ -26,6 +26,7 @@ from stream.errors import ModelMismatch
 from stream.inference import (
     FAMILIES,
     INPUTS,
+    NOISE,
     OUTPUTS,
     Bundle,
     Card,
@@ -281,11 +282,14 @@ def _inputs(card: Card) -> dict[str, Any]:
         "window": np.tile(np.array(card.normal[: len(WINDOW_COLUMNS)], np.float32), (TICKS, WINDOW, 1)),
         "forecast": np.full((TICKS, len(FORECAST_COLUMNS)), 1e-4, np.float32),
         "hidden": np.zeros((2, card.hidden_size), np.float32),
+        "noise": np.zeros((TICKS, WINDOW, NOISE), np.float32),
         **{name: getattr(packing, name) for name in ("pack", "rest", "carry", "unpack", "last")},
     }
 
 
-def _shape(output: str, card: Card) -> tuple[int, int]:
+def _shape(output: str, card: Card) -> tuple[int, ...]:
+    if output == "trades":
+        return (TICKS, WINDOW, len(WINDOW_COLUMNS))
     if output == "hidden_out":
         return (2, card.hidden_size)
     widths = {"forecast": len(FORECAST_COLUMNS), "critic_score": 1}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ from stream import roles
 from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
-from stream.inference import ACTION_COLUMNS, Calibration, Card, load_bundle, read_card
+from stream.inference import ACTION_COLUMNS, Calibration, Card, Family, load_bundle, read_card
 from training import data, evaluation, export, forecaster, gan, histograms, policy, walk_forward
 from training.forecasters.contract import ONLY_FOR, Kind
 from training.forecasters.contract import Settings as ForecasterSettings
@@ -127,7 +127,7 @@ FORECASTER_NOTES: Final = [
 
 
 def train_gan(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce: Announce) -> Path:
-    """Bundle `wgan`: the critic, calibrated on normal ticks of the validation part."""
+    """Bundles `wgan`, the critic, calibrated on normal ticks of the validation part, and `wgan-generator`."""
     settings = plan.gan
     rng = np.random.default_rng(seed)
     windows = gan.sample_windows(dataset, data.TRAIN, settings.train_windows, rng)
@@ -156,8 +156,29 @@ def train_gan(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce:
         metrics=metrics,
         notes=CRITIC_NOTES,
     )
+    made = _card(
+        dataset,
+        "generator",
+        "wgan-generator",
+        list(WINDOW_COLUMNS),
+        window=WINDOW,
+        window_columns=list(WINDOW_COLUMNS),
+        seeds=[seed],
+        hyperparameters=data.describe(settings),
+        metrics={"real_against_generated_auc": metrics["real_against_generated_auc"]},
+        notes=GENERATOR_NOTES,
+    )
+    export.write_bundle(gan.TradeGenerator(critic, generator).eval(), made, out)
     return export.write_bundle(critic, card, out)
 
+
+GENERATOR_NOTES: Final = [
+    "The other half of the GAN whose critic is the bundle wgan, trained against it: noise and the recent scale of an "
+    "instrument (the critic's conditions among the features) -> the log return, log time gap and signed log size of "
+    "each of 32 trades. No worker runs it.",
+    "Windows know nothing of each other: what lasts longer than 32 trades is in the condition, which "
+    "`tapewatch simulate --generator` lets follow a made volatility.",
+]
 
 CRITIC_NOTES: Final = [
     "Higher is more anomalous: the score is the negative of the Wasserstein critic, less its median in the regime, in "
@@ -283,7 +304,7 @@ def _as_dict(accounts: dict[str, policy.Account]) -> dict[str, Any]:
 
 def _card(
     dataset: data.Dataset,
-    family: Literal["forecaster", "critic", "policy"],
+    family: Family,
     name: str,
     outputs: list[str],
     **rest: Any,

@@ -19,6 +19,11 @@ PURPOSE: Final = {
     "critic": "Answers every tick with a score of the last 32 trades; the table in the card turns it into `anomaly`, "
     "the share of normal ticks that score less. It is meant to draw a human's eye to a tape that behaves as it seldom "
     "does; it does not say why, and an anomaly is no proof of misconduct.",
+    "generator": "Makes windows of 32 trades that do not exist, from noise and the recent scale of an instrument: "
+    "synthetic "
+    "ticks for load and stress, by `tapewatch simulate --generator`. It answers no tick, and knows of no news, no "
+    "book and "
+    "no instrument but by its scale.",
     "policy": "Answers every tick with the value and the expected reward of being short, flat or long, for each "
     "position held. It is a second opinion for a desk that has rules of its own; nothing trades by it.",
 }
@@ -171,6 +176,19 @@ def _critic(card: Card) -> Iterator[str]:
     ]
     yield _table(("fault", "AUC", "found"), detection)
     yield f"Real against generated windows: AUC {m['real_against_generated_auc']:.3f}; 0.5 is a perfect generator."
+    explained = m.get("occlusion_against_integrated_gradients")
+    if explained:
+        yield (
+            f"The reasons of its alerts, by occlusion, against integrated gradients in PyTorch "
+            f"(`python -m training.attribution`), on {explained['ticks']:,} ticks of the test part with an anomaly "
+            f"of 0.95 or "
+            f"more: rank correlation over the features {explained['rank_correlation_median']:.2f} (median; mean "
+            f"{explained['rank_correlation_mean']:.2f}, lowest tenth below "
+            f"{explained['rank_correlation_lowest_tenth']:.2f}), "
+            f"the same first reason in {explained['same_first_reason']:.0%}, {explained['shared_of_first_five']:.1f} "
+            f"of the "
+            "first five reasons in common."
+        )
     yield "Normal ticks of the test part above 0.99; 1 % is the aim:"
     yield _table(("instrument", "share"), [[name, f"{share:.2%}"] for name, share in m["share_above_0.99"].items()])
 
@@ -213,10 +231,76 @@ def _policy_fails(card: Card) -> Iterator[str]:
         yield f"It is flat in {flat} of its decisions: it found next to nothing that earns its costs."
 
 
+def _generator(card: Card) -> Iterator[str]:
+    yield (
+        f"Critic of the same training on real against generated windows: AUC {_auc(card):.3f}; 0.5 is a perfect "
+        f"generator."
+    )
+    scores = card.metrics.get("scores", {})
+    if scores:
+        yield (
+            "Networks of their own on windows of the test part, after TimeGAN (Yoon 2019), mean and standard "
+            "deviation over "
+            "seeds. Discriminative: accuracy above one half at telling real from generated windows. Predictive: mean "
+            "absolute "
+            "error at the next trade, in standard deviations, of a network that was trained on generated windows, "
+            "and of one "
+            "that was trained on real ones."
+        )
+        rows = [[name.replace("_", " "), f"{n['mean']:.3f} ± {n['sd']:.3f}"] for name, n in scores.items()]
+        yield _table(("score", "value"), rows)
+    facts = card.metrics.get("stylised_facts", {})
+    if facts:
+        yield (
+            "Stylised facts (Cont 2001) within windows of the test part: of real ones with the 95 % band of a "
+            "bootstrap over "
+            "windows, and of generated ones at the same conditions."
+        )
+        yield _table(
+            ("fact", "real", "band", "generated", "inside"),
+            [
+                [
+                    name.replace("_", " "),
+                    f"{n['real']:.3f}",
+                    f"{n['low']:.3f} to {n['high']:.3f}",
+                    f"{n['generated']:.3f}",
+                    "yes" if n["low"] <= n["generated"] <= n["high"] else "no",
+                ]
+                for name, n in facts.items()
+            ],
+        )
+
+
+def _auc(card: Card) -> float:
+    return float(card.metrics["real_against_generated_auc"])
+
+
+DISCRIMINATIVE_WANTED: Final = 0.10
+
+
+def _generator_fails(card: Card) -> Iterator[str]:
+    scores = card.metrics.get("scores", {})
+    if scores and scores["discriminative"]["mean"] > DISCRIMINATIVE_WANTED:
+        yield (
+            f"A network tells its windows from real ones: discriminative score "
+            f"{scores['discriminative']['mean']:.3f}, wanted "
+            f"at most {DISCRIMINATIVE_WANTED:.2f}."
+        )
+    for name, n in card.metrics.get("stylised_facts", {}).items():
+        if not n["low"] <= n["generated"] <= n["high"]:
+            yield (
+                f"{name.replace('_', ' ')}: {n['generated']:.3f}, outside the band of real windows, {n['low']:.3f} to "
+                f"{n['high']:.3f}."
+            )
+    if len(card.seeds) < 2:
+        yield "Trained with one seed, so nobody knows how much of this is luck."
+
+
 _FAMILY: Final[dict[str, tuple[Callable[[Card], Iterator[str]], Callable[[Card], Iterator[str]]]]] = {
     "forecaster": (_forecaster, _forecaster_fails),
     "critic": (_critic, _critic_fails),
     "policy": (_policy, _policy_fails),
+    "generator": (_generator, _generator_fails),
 }
 _CAPTION: Final = {
     "forecaster": "![Calibration](calibration.svg)\n\nA column a file and horizon: the share of test returns below the "

@@ -23,7 +23,7 @@ from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.packing import new_scratch, pack
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
-from stream.inference import INPUTS, OUTPUTS, Card
+from stream.inference import INPUTS, NOISE, OUTPUTS, Card
 from training import cards
 
 OPSET: Final = 18
@@ -83,6 +83,7 @@ def to_onnx(net: nn.Module, family: str) -> bytes:
         "unpack": {0: n},
         "last": {0: m},
         "hidden": {0: m},
+        "noise": {0: n},
     }
     names = INPUTS[family]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it tells what optional packages are missing
@@ -137,6 +138,7 @@ def example_inputs(net: nn.Module, family: str, rng: np.random.Generator, n: int
         "window": (rng.normal(0.0, 1.0, (n, WINDOW, len(WINDOW_COLUMNS))) * [1e-4, 2.0, 1.0]).astype(np.float32),
         "forecast": np.abs(rng.normal(0.0, 1e-3, (n, len(FORECAST_COLUMNS)))).astype(np.float32),
         "hidden": np.tanh(rng.normal(0.0, 1.0, (len(packing.slots), hidden))).astype(np.float32),
+        "noise": rng.normal(0.0, 1.0, (n, WINDOW, NOISE)).astype(np.float32),
         **packing._asdict(),
     }
     return tuple(torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in INPUTS[family])

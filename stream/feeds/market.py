@@ -95,7 +95,7 @@ def trade(rng: Generator, instrument: Instrument, pressure: Pressure) -> Trades:
     """
     if not 0.0 <= instrument.branching < 1.0:
         raise ValueError(f"need 0 <= branching < 1, which is {instrument.branching}")
-    usual = _usual_volatility(rng, len(pressure.drift))
+    usual = usual_volatility(rng, len(pressure.drift))
     at, root = _arrivals(rng, instrument, pressure.arrivals * usual**ACTIVITY_POWER)
     second = at.astype(np.int64)
     factor = usual * pressure.volatility
@@ -103,7 +103,7 @@ def trade(rng: Generator, instrument: Instrument, pressure: Pressure) -> Trades:
     side = _sides(rng, root, _tilt(log_price, second, instrument.volatility * factor, pressure.taker))
     order, level = _sweeps(rng, SWEEP_SHARE * pressure.sweeps[second])
     second = second[order]
-    tick = 10.0 ** (np.floor(np.log10(instrument.price)) + 1 - PRICE_DIGITS)
+    tick = price_step(instrument.price)
     half_spread = instrument.half_spread * pressure.spread[second]
     price = instrument.price * np.exp(log_price[order] + side[order] * half_spread) + side[order] * level * tick
     size = instrument.size * pressure.size[second] * np.exp(instrument.size_deviation * rng.standard_normal(len(order)))
@@ -115,7 +115,13 @@ def trade(rng: Generator, instrument: Instrument, pressure: Pressure) -> Trades:
     )
 
 
-def _usual_volatility(rng: Generator, seconds: int) -> Floats:
+def price_step(price: float) -> float:
+    """The smallest step of a price that begins here: six digits of it."""
+    step: float = 10.0 ** (np.floor(np.log10(price)) + 1 - PRICE_DIGITS)
+    return step
+
+
+def usual_volatility(rng: Generator, seconds: int) -> Floats:
     """Factor of the volatility in each second, mean square about 1."""
     logarithm = _reverting(rng, seconds, SLOW_SECONDS, SLOW_DEVIATION)
     logarithm += _reverting(rng, seconds, FAST_SECONDS, FAST_DEVIATION)

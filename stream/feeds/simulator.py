@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from stream import messages, topics
 from stream.config import Settings
 from stream.errors import TapewatchError
+from stream.feeds import generator as made
 from stream.feeds import replay
 from stream.feeds.files import BATCH_ROWS, TickFile
+from stream.feeds.generator import Generator
 from stream.feeds.market import SECOND_NS, Instrument, Trades, no_pressure, trade
 from stream.feeds.scenarios import CALM, SCENARIOS
 from stream.messages import Injection
@@ -60,6 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
     seconds: int = SECONDS
     begin_seconds: int = BEGIN_SECONDS  # when the scenario begins
     start_ns: int = START_NS
+    volatility: float = 1.0  # times the usual; of a generator's markets only
 
 
 class Simulated(NamedTuple):
@@ -73,19 +76,29 @@ class Simulated(NamedTuple):
         return TickFile(Path(name), self.table.num_rows, lambda: iter(self.table.to_batches(BATCH_ROWS)))
 
 
-def simulate(plan: Plan) -> Simulated:
-    """Make the ticks.
+def simulate(plan: Plan, generator: Generator | None = None) -> Simulated:
+    """Make the ticks, by the market of `market`, or by the generator of a GAN.
 
     Raises
     ------
     TapewatchError
-        If the plan has no such scenario, a symbol twice, no room for the scenario, or too many ticks.
+        If the plan has no such scenario, a symbol twice, no room for the scenario, or too many ticks; or one that a
+        generator does not know.
     """
     _check(plan)
-    tables = [_table(symbol, _trades(plan, index), plan.start_ns) for index, symbol in enumerate(plan.symbols)]
+    if generator is not None and plan.scenario != CALM:
+        raise TapewatchError(f"a generator knows no scenario, so not {plan.scenario}: stress it by its volatility")
+    tables = [
+        _table(symbol, _trades(plan, index, generator), plan.start_ns) for index, symbol in enumerate(plan.symbols)
+    ]
     table = pa.concat_tables(tables)
     order = np.argsort(table["exchange_ns"].to_numpy(), kind="stable")
     return Simulated(table.take(order).combine_chunks(), _truth(plan))
+
+
+def generator_in(models: Path) -> Generator:
+    """The newest generator in a folder of models; raises ModelMismatch where there is none that fits."""
+    return Generator(made.newest(models))
 
 
 def _check(plan: Plan) -> None:
@@ -110,10 +123,12 @@ def _check(plan: Plan) -> None:
         )
 
 
-def _trades(plan: Plan, index: int) -> Trades:
+def _trades(plan: Plan, index: int, generator: Generator | None) -> Trades:
     """Of one symbol; each has a stream of randomness of its own, so that another symbol more changes nothing."""
     rng = np.random.default_rng([plan.seed, index])
     instrument = _instrument(rng)
+    if generator is not None:
+        return made.trade(rng, instrument, generator, plan.seconds, plan.volatility)
     pressure = no_pressure(plan.seconds)
     scenario = SCENARIOS[plan.scenario if index == 0 else CALM]
     begin, end = plan.begin_seconds, plan.begin_seconds + scenario.seconds
@@ -212,17 +227,17 @@ def _clock(ns: int) -> str:
     return datetime.fromtimestamp(ns / SECOND_NS, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def run_to_file(plan: Plan, out: Path) -> None:
+def run_to_file(plan: Plan, out: Path, generator: Generator | None = None) -> None:
     """`tapewatch simulate --out`."""
-    simulated = simulate(plan)
+    simulated = simulate(plan, generator)
     truth = to_file(simulated, out)
     click.echo(
         f"{simulated.table.num_rows:,} ticks of {', '.join(plan.symbols)} written to {out}, the truth to {truth}"
     )
-    click.echo(in_words(simulated.truth))
+    click.echo(in_words(simulated.truth) if generator is None else f"made by {generator.name}")
 
 
-def run_to_kafka(plan: Plan, settings: Settings, speed: str | None) -> None:
+def run_to_kafka(plan: Plan, settings: Settings, speed: str | None, generator: Generator | None = None) -> None:
     """`tapewatch simulate` to the topic of ticks, from now on; the truth comes first, on a topic of its own.
 
     Raises
@@ -231,8 +246,8 @@ def run_to_kafka(plan: Plan, settings: Settings, speed: str | None) -> None:
         As `replay.run` does.
     """
     topics.partitions_of(settings.cluster, [settings.topics.ticks, settings.topics.truth])
-    simulated = simulate(msgspec.structs.replace(plan, start_ns=time.time_ns()))
-    click.echo(in_words(simulated.truth))
+    simulated = simulate(msgspec.structs.replace(plan, start_ns=time.time_ns()), generator)
+    click.echo(in_words(simulated.truth) if generator is None else f"made by {generator.name}")
     tell(settings, simulated.truth)
     replay.send(simulated.file("simulation"), settings, replay.pace_of(speed, None))
 

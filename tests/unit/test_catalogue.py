@@ -64,9 +64,9 @@ def test_verify_names_the_changed_graph_and_checks_the_others(tmp_path: Path) ->
         file.write(b"x")
     done = CliRunner().invoke(cli.commands, ["models", "verify", "--models", str(models)])
     assert isinstance(done.exception, ModelMismatch)
-    assert "1 of 3 models" in str(done.exception)
+    assert "1 of 4 models" in str(done.exception)
     assert "wgan@1" in str(done.exception)
-    assert done.output.count(": ok:") == 2
+    assert done.output.count(": ok:") == 3
     assert "it was changed" in done.output
 
 
