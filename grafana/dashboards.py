@@ -546,7 +546,7 @@ MODELS: Final = Board(
         ),
         Panel(
             "Overridden",
-            "Share of ticks on which a risk rule made the agent flat, by rule.",
+            "Share of ticks on which a risk rule made the agent flat, by rule; halted: people did.",
             "percentunit",
             (
                 Query(
@@ -560,6 +560,7 @@ MODELS: Final = Board(
                 ),
             ),
             width=12,
+            alerts=("TapewatchActionsHalted",),
         ),
         Panel(
             "Anomaly of ticks",

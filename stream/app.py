@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -16,7 +17,7 @@ import msgspec
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
 from faust.types import TP, ServiceT
 
-from stream import clients, halts, messages, security, signatures, snapshots, switch, topics
+from stream import clients, controls, halts, messages, security, signatures, snapshots, switch, topics
 from stream.challenger import Challenger, Shadow
 from stream.checkpoints import Checkpoints
 from stream.config import Settings
@@ -36,6 +37,7 @@ from stream.telemetry import Drift, Scores, note_computed, note_published
 from stream.transactions import is_fenced
 from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, Options, Transport
 from stream.web.desk import Desk
+from stream.web.halting import Halting
 from stream.web.pages import Pages
 
 STOP_SECONDS: Final = 20.0  # the longest a stop may take; a broker that answers needs far less
@@ -83,12 +85,13 @@ class Worker(Listener):
         self._metrics = metrics
         self._health = Health(settings.worker.stall_seconds)
         self._desk = Desk(settings.web.courses)
-        self._pages = Pages(settings, metrics, self._health, self._desk, self._partitions_in_all)
+        self._lanes: dict[int, Lane] = {}
+        self._switch = Switch(self._lanes, metrics)
+        halting = Halting(settings, self._switch.in_force, partial(controls.send, settings))
+        self._pages = Pages(settings, metrics, self._health, self._desk, self._partitions_in_all, halting)
         self._publisher = Publisher(settings.cluster, f"{settings.worker.group}-results")
         self._exactly_once = settings.worker.delivery == "exactly_once"
-        self._lanes: dict[int, Lane] = {}
         self._swaps = Swaps(settings, library, metrics)
-        self._switch = Switch(self._lanes, metrics)
         self._library = library
         self._drift = Drift(self._wanted)
         self._checkpoints = Checkpoints(settings, self._lanes, self._swaps, metrics, self._stop_for)

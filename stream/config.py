@@ -97,6 +97,8 @@ class Web(_Section, frozen=True):
     token_file: str = ""  # one line; a token for machines, beside the password or instead of it
     certificate_file: str = ""  # PEM, for https
     key_file: str = ""
+    # Whether the board halts and resumes the agent's actions; auto: where it is on loopback or asks who one is.
+    kill_switch: Literal["auto", "on", "off"] = "auto"
     unprotected: bool = False  # true: serve other machines without password and TLS, for something else protects them
 
 

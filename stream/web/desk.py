@@ -17,6 +17,7 @@ from stream.decoding import Instruments
 from stream.messages import ACTIONS, GATES, LEVELS, ActionName, Alert, AlertKind, Contribution, Gate, Level, Severity
 from stream.metrics import Head
 from stream.pipeline import Output
+from stream.switch import InForce
 
 MOST_ROWS: Final = 100
 """Instruments in the table: those of the highest score."""
@@ -403,3 +404,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     rejected: Mapping[str, int]
     symbols: int
     rows: Sequence[Row]
+    halts: Sequence[InForce] = ()
+    kill_switch: bool = False  # whether this board halts and resumes
+    asks_name: bool = True  # nobody signs in here, so who halts must say who they are

@@ -153,6 +153,22 @@ class Door:
                 bearer = text.strip().encode()
         return _same(login, self._password) | _same(bearer, self._token)
 
+    def who(self, authorization: str) -> str | None:
+        """The name that somebody who was let in signed in with; None where nothing is asked for.
+
+        A machine that has the token may give any name, and is told as such.
+        """
+        if not self._asks:
+            return None
+        scheme, _, text = authorization.partition(" ")
+        login = b""
+        if scheme.lower() == "basic":
+            with contextlib.suppress(binascii.Error, ValueError):
+                login = base64.b64decode(text, validate=True)
+        return (
+            self._password.partition(b":")[0].decode() if _same(login, self._password) and self._password else "token"
+        )
+
     def protocol(self, server: web.Server) -> asyncio.Protocol:
         """What answers a new connection."""
         loop = asyncio.get_running_loop()

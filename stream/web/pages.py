@@ -20,6 +20,7 @@ from stream.metrics import Metrics
 from stream.web import certificate, door
 from stream.web.desk import Desk, Partition, Snapshot
 from stream.web.door import Door, Handler
+from stream.web.halting import MOST_BYTES, Halting
 from stream.web.live import Live
 
 log = logging.getLogger("tapewatch.worker")
@@ -34,6 +35,7 @@ STATIC: Final = {
     "board.js": "text/javascript",
     "charts.js": "text/javascript",
     "link.js": "text/javascript",
+    "switch.js": "text/javascript",
     "uPlot.iife.min.js": "text/javascript",
     "uPlot.min.css": "text/css",
     "icon.svg": "image/svg+xml",
@@ -43,7 +45,8 @@ STATIC: Final = {
 class Pages:
     """Serves `metrics` at /metrics, `health` at /health (503 unless it is ok), and the board, which shows `desk`.
 
-    `partitions_in_all` tells how many the topic of ticks has, None while that is unknown.
+    `partitions_in_all` tells how many the topic of ticks has, None while that is unknown; `halting` is the switch of
+    the agent's actions, none if None.
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class Pages:
         health: Health,
         desk: Desk,
         partitions_in_all: Callable[[], int | None] = lambda: None,
+        halting: Halting | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._health = health
         self._desk = desk
         self._partitions_in_all = partitions_in_all
+        self._halting = halting or Halting(settings)
         self.live: Final = Live(desk, self._snapshot, settings.web.refresh_seconds, settings.web.viewers)
         self._started_ms = time.time_ns() // 1_000_000
         self._counted = time.monotonic(), 0
@@ -77,11 +82,12 @@ class Pages:
         host, port = self._settings.worker.host, self._settings.worker.port
         door.check(self._settings)
         guard, encryption = Door(self._settings), self._encryption()
-        app = web.Application(middlewares=[guard.guard])
+        app = web.Application(middlewares=[guard.guard], client_max_size=MOST_BYTES)
         app.on_response_prepare.append(guard.dress)
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/health", self._get_health)
         app.router.add_get("/live", self.live.serve)
+        app.router.add_post("/control", partial(self._halting.post, door=guard))
         for path, file in _static().items():
             app.router.add_get(path, file)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS, keepalive_timeout=IDLE_SECONDS)
@@ -128,6 +134,7 @@ class Pages:
 
     async def _get_health(self, _request: web.Request) -> web.Response:
         report = self._health.report(time.monotonic())
+        report["actions_halted"] = len(self._halting.in_force()) > 0
         return web.Response(
             body=msgspec.json.encode(report),
             status=200 if report["status"] == "ok" else 503,
@@ -157,6 +164,9 @@ class Pages:
             rejected=self._desk.rejected,
             symbols=self._desk.symbols(),
             rows=self._desk.rows(),
+            halts=self._halting.in_force(),
+            kill_switch=self._halting.allowed,
+            asks_name=not (self._settings.web.password_file or self._settings.web.token_file),
         )
 
     def _ticks_per_second(self, now: float) -> float:

@@ -7,9 +7,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Self, TypeVar
 
 from stream.config import Settings, Web, Worker
+from stream.controls import Asked
 from stream.health import Health
+from stream.messages import Control
 from stream.metrics import Metrics
+from stream.switch import InForce
 from stream.web.desk import Desk
+from stream.web.halting import Halting
 from stream.web.pages import Pages
 
 T = TypeVar("T")
@@ -28,6 +32,8 @@ class Served:
         self.desk = Desk(self.web.courses)
         self.health = Health(STALL_SECONDS)
         self.url = ""
+        self.halts: list[InForce] = []  # in force, as the board shows them
+        self.asked: list[Control] = []  # by the board's switch
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="board", daemon=True)
         self._thaw = threading.Event()
@@ -71,10 +77,15 @@ class Served:
         """Let it go on."""
         self._thaw.set()
 
+    def _send(self, control: Control) -> Asked:
+        self.asked.append(control)
+        return Asked(control, dict.fromkeys(range(self.partitions), 0), {})
+
     async def _start(self) -> str:
         settings, metrics = Settings(worker=Worker(port=0), web=self.web), Metrics()
         metrics.models(MODELS)
-        self.pages = Pages(settings, metrics, self.health, self.desk, lambda: self.partitions)
+        halting = Halting(settings, lambda: self.halts, self._send)
+        self.pages = Pages(settings, metrics, self.health, self.desk, lambda: self.partitions, halting)
         self.health.assign(range(self.partitions))
         for partition in range(self.partitions):
             self.health.update(partition, 0, 0, 0, 0.0, time.monotonic())

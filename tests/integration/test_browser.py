@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from stream.config import Web
 from stream.messages import ACTIONS, GATES, LEVELS, Alert, AlertKind, AlertState, Contribution, Severity
+from stream.switch import InForce
 from tests.browser import chromium
 from tests.browser.__main__ import PICTURES, Tape, take
 from tests.browser.market import Market, eventful
@@ -298,3 +299,59 @@ def test_a_new_alert_is_told_to_a_screen_reader(browser: Browser) -> None:
         assert page.locator("#announce").text_content() == ""
         served.do(lambda: served.desk.alerts.note([alert("TENSE", "critical")]))
         expect(page.locator("#announce")).to_have_text("critical alert: price jump, TENSE @ V")
+
+
+def test_the_switch_asks_why_and_then_again_and_the_banner_tells_on_every_page(browser: Browser) -> None:
+    """By keyboard alone, but for the last."""
+    with desk() as served, shown(browser, served.url + "/#/symbol/WILD/V") as page:
+        press, write = page.keyboard.press, page.keyboard.type
+        page.locator("#halt").focus()
+        press("Enter")
+        expect(page.get_by_role("dialog", name="Halt the agent's actions")).to_be_visible()
+        expect(page.locator("#switch-scope option")).to_have_text(["all symbols", "WILD"])
+        assert axe(page) == []
+        press("Enter")
+        expect(page.locator("#switch-problem")).to_have_text("Say why: the reason is kept.")
+        write("the feed is wrong")
+        press("Tab")
+        write("anna")
+        press("Enter")
+        expect(page.locator("#switch-word")).to_have_text("To halt all symbols, type HALT")
+        write("yes")
+        press("Enter")
+        expect(page.locator("#switch-problem")).to_have_text("Type HALT, or cancel.")
+        assert served.asked == []
+        press("Control+A")
+        write("HALT")
+        press("Enter")
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        (control,) = served.asked
+        assert (control.control, control.symbol, control.reason) == ("halt", None, "the feed is wrong")
+
+        halt = InForce(None, 1_700_000_000_000, control.by, "<b>why</b>", [0])
+        served.do(lambda: served.halts.append(halt))
+        told = page.locator("#halted-text")
+        expect(told).to_have_text(
+            "Actions halted since 2023-11-14 22:13:20 UTC by anna (board, not signed in): <b>why</b>"
+        )
+        assert axe(page) == []
+        page.get_by_role("link", name="All symbols").click()
+        expect(told).to_be_visible()
+        page.locator("#resume").click()
+        page.locator("#switch-reason").fill("it is right again")
+        page.locator("#switch-go").click()
+        page.locator("#switch-typed").fill("RESUME")
+        page.locator("#switch-go").click()
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        assert [each.control for each in served.asked] == ["halt", "resume"]
+        served.do(served.halts.clear)
+        expect(told).to_be_hidden()
+        expect(page.locator("#resume")).to_be_hidden()
+
+
+def test_a_board_for_readers_shows_a_halt_and_no_switch(browser: Browser) -> None:
+    with desk(Web(refresh_seconds=REFRESH_SECONDS, kill_switch="off")) as served, shown(browser, served.url) as page:
+        served.do(lambda: served.halts.append(InForce("WILD", 1_700_000_000_000, "anna", "why", [0])))
+        expect(page.locator("#halted-text")).to_contain_text("Actions of WILD halted since")
+        expect(page.locator("#halt")).to_be_hidden()
+        expect(page.locator("#resume")).to_be_hidden()

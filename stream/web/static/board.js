@@ -2,6 +2,7 @@
 
 import { Charts, Course } from "./charts.js";
 import { Link } from "./link.js";
+import { Switch } from "./switch.js";
 
 const STALE = 3; // seconds, or so many ticks of the worker's clock, without news
 const SVG = "http://www.w3.org/2000/svg";
@@ -391,6 +392,7 @@ function hear(event, content) {
   if (event === "snapshot") {
     snapshot = content;
     drawState();
+    killSwitch.show(snapshot, followed?.symbol ?? null);
     if (!followed) drawTable();
   } else if (event === "alerts") {
     alerts = content;
@@ -426,8 +428,9 @@ function openPage() {
   link.open(followed ? `/live?${new URLSearchParams(followed)}` : "/live");
 }
 
+const killSwitch = new Switch(say, (text) => say($("announce"), text));
 const link = new Link(hear, drawLink);
-addEventListener("hashchange", openPage);
+addEventListener("hashchange", () => location.hash === "#main" || openPage()); // the skip link stays on its page
 openPage();
 drawLink();
 setInterval(drawLink, 500);
