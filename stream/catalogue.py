@@ -109,7 +109,7 @@ def roles_of(models: Path, there: Sequence[Entry]) -> dict[str, roles.Role]:
     return found
 
 
-def promote(models: Path, wanted: str | None) -> Path:
+def promote(models: Path, wanted: str | None, trust: Trust | None = None) -> Path:
     """Make a forecaster, or else the challenger, the champion; gives the path of roles.toml.
 
     A challenger that is named stays it, unless it is who was promoted.
@@ -123,12 +123,12 @@ def promote(models: Path, wanted: str | None) -> Path:
     wanted = wanted or held.challenger
     if not wanted:
         raise ModelMismatch(f"{models / roles.FILE} names no challenger: say whom to promote, NAME or NAME@VERSION")
-    name = _fit_forecaster(models, wanted)
+    name = _fit_forecaster(models, wanted, trust)
     challenger = "" if held.challenger in (wanted, name) else held.challenger
     return roles.write(models, roles.Roles(wanted, challenger))
 
 
-def challenge(models: Path, wanted: str | None) -> Path:
+def challenge(models: Path, wanted: str | None, trust: Trust | None = None) -> Path:
     """Let a forecaster be scored in the champion's shadow, or nobody; gives the path of roles.toml.
 
     Raises
@@ -139,7 +139,7 @@ def challenge(models: Path, wanted: str | None) -> Path:
     held = roles.read(models)
     if wanted is None:
         return roles.write(models, roles.Roles(held.champion))
-    name = _fit_forecaster(models, wanted)
+    name = _fit_forecaster(models, wanted, trust)
     if held.champion in (wanted, name):
         raise ModelMismatch(f"{wanted} is the champion in {models / roles.FILE}: promote another one first")
     cards = [entry.card for entry in entries(models)]
@@ -149,12 +149,12 @@ def challenge(models: Path, wanted: str | None) -> Path:
     return roles.write(models, new)
 
 
-def _fit_forecaster(models: Path, wanted: str) -> str:
+def _fit_forecaster(models: Path, wanted: str, trust: Trust | None) -> str:
     """name@version of a forecaster that runs here."""
     entry = find(models, wanted)
     if entry.card.family != "forecaster":
         raise ModelMismatch(f"{wanted} is a {entry.card.family}: only forecasters have roles")
-    checked = verify(entry)
+    checked = verify(entry, trust)
     if checked.problem:
         raise ModelMismatch(checked.problem)
     return named(entry.card)

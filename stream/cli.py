@@ -270,7 +270,11 @@ def simulate(
     plan = simulator.Plan(
         scenario, symbols or simulator.SYMBOLS, seed, seconds, at, volatility=1.0 if volatility is None else volatility
     )
-    generator = simulator.generator_in(models or Path(settings.worker.models)) if by_generator else None
+    generator = None
+    if by_generator:
+        from stream import signatures
+
+        generator = simulator.generator_in(models or Path(settings.worker.models), signatures.trust(settings.models))
     if out is not None:
         simulator.run_to_file(plan, out, generator)
     else:
@@ -692,9 +696,11 @@ def promote_model(context: click.Context, name: str | None, folder: Path | None)
     NAME stands for its highest version. Workers that run take it up as they take up a new version.
     """
     models_in, _ = _catalogue(context, folder)
+    from stream import signatures
     from stream.catalogue import promote
 
-    click.echo(promote(models_in, name).read_text(encoding="utf-8"), nl=False)
+    trust = signatures.trust(_settings(context).models)
+    click.echo(promote(models_in, name, trust).read_text(encoding="utf-8"), nl=False)
 
 
 @models.command("challenge")
@@ -707,9 +713,11 @@ def challenge_model(context: click.Context, name: str | None, nobody: bool, fold
     if (name is None) != nobody:
         raise click.UsageError("whom? NAME, NAME@VERSION, or --none")
     models_in, _ = _catalogue(context, folder)
+    from stream import signatures
     from stream.catalogue import challenge
 
-    click.echo(challenge(models_in, name).read_text(encoding="utf-8"), nl=False)
+    trust = signatures.trust(_settings(context).models)
+    click.echo(challenge(models_in, name, trust).read_text(encoding="utf-8"), nl=False)
 
 
 def _catalogue(context: click.Context, folder: Path | None) -> tuple[Path, Any]:

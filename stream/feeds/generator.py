@@ -27,7 +27,7 @@ from stream.feeds.market import (
     price_step,
     usual_volatility,
 )
-from stream.inference import NOISE, OUTPUTS, Card, named, new_session
+from stream.inference import NOISE, OUTPUTS, Card, Trust, named, new_session
 from stream.roles import version_key
 
 LEAST_GAP: Final = 1e-3  # seconds that features add to a gap before they take its logarithm
@@ -45,11 +45,11 @@ class Generator:
     Raises
     ------
     ModelMismatch
-        If the bundle is no generator, is damaged, or does not fit.
+        If the bundle is no generator, is not trusted, is damaged, or does not fit.
     """
 
-    def __init__(self, folder: Path) -> None:
-        bundle = inference.load_bundle(folder)
+    def __init__(self, folder: Path, trust: Trust | None = None) -> None:
+        bundle = inference.load_bundle(folder, trust)
         if bundle.card.family != "generator":
             raise ModelMismatch(f"{folder} is a {bundle.card.family}: only a generator makes trades")
         self.card: Final[Card] = bundle.card

@@ -29,6 +29,7 @@ from stream.feeds.files import BATCH_ROWS, TickFile
 from stream.feeds.generator import Generator
 from stream.feeds.market import SECOND_NS, Instrument, Trades, no_pressure, trade
 from stream.feeds.scenarios import CALM, SCENARIOS
+from stream.inference import Trust
 from stream.messages import Injection
 from stream.suggestions import did_you_mean
 
@@ -96,9 +97,9 @@ def simulate(plan: Plan, generator: Generator | None = None) -> Simulated:
     return Simulated(table.take(order).combine_chunks(), _truth(plan))
 
 
-def generator_in(models: Path) -> Generator:
+def generator_in(models: Path, trust: Trust | None = None) -> Generator:
     """The newest generator in a folder of models; raises ModelMismatch where there is none that fits."""
-    return Generator(made.newest(models))
+    return Generator(made.newest(models), trust)
 
 
 def _check(plan: Plan) -> None:
