@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 
 from stream.config import ROOT
 from tests.benchmark import findings as kept
-from tests.benchmark import plots
+from tests.benchmark import plots, targets
 from tests.benchmark.backtest import Backtested
 from tests.benchmark.burst import Burst
 from tests.benchmark.checkpoints import PLAIN, Kept, Recovered
@@ -45,7 +45,9 @@ class Table(NamedTuple):
 
 def tables(findings: Findings) -> list[Table]:
     """Where and when, and the tables of each part that was measured."""
-    found = [*_machine(findings.taken)]
+    judged = [[each.measure, each.target, each.found, each.verdict] for each in targets.judge(findings)]
+    found = [Table("Targets", ("", "target", "found", ""), judged)] if judged else []
+    found += _machine(findings.taken)
     for part in kept.PARTS:
         measured = getattr(findings, part)
         if measured is not None:

@@ -7,7 +7,7 @@ import pytest
 
 from stream import cli
 from stream.config import ROOT
-from tests.benchmark import burst, findings, latency, own_share, plots, report, schedule, symbols
+from tests.benchmark import burst, findings, latency, own_share, plots, report, schedule, symbols, targets
 from tests.benchmark.backtest import Backtested
 from tests.benchmark.backtest import Run as Pass
 from tests.benchmark.drain import Drained, Run
@@ -87,8 +87,24 @@ def test_every_part_has_tables() -> None:
 def test_ratios_are_taken_run_by_run() -> None:
     ours = Drained("worker", "worker", 1, 10, [Run(100.0, 200.0, []), Run(50.0, 100.0, [])])
     theirs = Drained("raw loop", "raw loop", 1, 10, [Run(200.0, 100.0, []), Run(50.0, 100.0, [])])
-    ratios = report.tables(findings.Findings(drain=[ours, theirs]))[1]
+    (ratios,) = (table for table in report.tables(findings.Findings(drain=[ours, theirs])) if "Ratios" in table.title)
     assert ratios.rows == [["worker / raw loop", "0.75 (0.50 to 1.00)", "1.50 (1.00 to 2.00)"]]
+
+
+def test_targets_are_met_or_missed_by_medians() -> None:
+    ours = Drained("worker", "worker", 1, 10, [Run(100.0, 250_000.0, []), Run(50.0, 190_000.0, [])])
+    theirs = Drained("naive", "naive", 1, 10, [Run(1.0, 5000.0, [])] * 2)
+    found = findings.Findings(drain=[ours, theirs], start=Started([2.0, 4.0, 3.5], [0.1] * 3))
+    assert [(each.measure, each.found, each.met) for each in targets.judge(found)] == [
+        ("drain, ticks/s a CPU second", "220,000 (partitions: 1)", True),
+        ("drain, ticks/s by the wall", "75 (partitions: 1)", False),
+        ("drain, of the naive's by CPU", "44.00", True),
+        ("start to first result", "3.50", False),
+    ]
+
+
+def test_nothing_is_judged_that_was_not_measured() -> None:
+    assert targets.judge(findings.Findings()) == []
 
 
 def test_what_differs_between_parts_is_told_for_each() -> None:
