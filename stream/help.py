@@ -32,7 +32,7 @@ GROUPS: Final[dict[str, dict[str, str]]] = {
         "tail": "Print a topic readably as records come.",
         "rejected": "List what was refused, and put it back after a repair.",
         "verify": "Compute ticks afresh and compare what was published.",
-        "audit": "Show who halted and resumed the agent's actions, and what is halted now.",
+        "audit": "Show who halted and resumed the agent, and what is halted.",
     },
     "Models": {
         "models": "List, check, choose and sign model bundles.",
