@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from docs.reference import walk
 from stream.cli import commands
 from stream.completion import SHELLS, script
+from stream.config import DEFAULT_MODELS
 from stream.errors import TapewatchError
 from stream.help import EXAMPLES, GROUPS
 from tests.documents import parse, words_of
@@ -108,4 +109,6 @@ def test_zsh_and_fish_are_told_the_same() -> None:
 
 
 def test_the_models_that_ship_are_completed() -> None:
-    assert completed("bash", "tapewatch models show ", "3").split() == ["plain,dqn", "plain,gru", "plain,wgan"]
+    ships = sorted({card.parent.parent.name for card in Path(DEFAULT_MODELS).glob("*/*/card.json")})
+    assert ships
+    assert completed("bash", "tapewatch models show ", "3").split() == [f"plain,{name}" for name in ships]
