@@ -604,7 +604,10 @@ def _bound_the_stop(worker: Worker) -> None:
 
 async def _run_app(app: WorkerApp) -> None:
     """Start the app and wait until it stops; raises why it crashed, if it did."""
-    await app.start()
+    try:
+        await app.start()
+    except KafkaError as error:
+        raise WorkerFailed(f"Kafka went away while the worker started, start it again: {error}") from None
     await app.wait_until_stopped()
     if app.crash_reason is not None:
         raise WorkerFailed(f"the Kafka client gave up: {app.crash_reason!r}") from None

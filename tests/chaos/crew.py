@@ -11,11 +11,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from stream import app
 from stream.children import Child
 from stream.config import ROOT, Settings
 from tests.benchmark.stand import environment
 
 CLEAN: Final = (0, -signal.SIGTERM)  # of one that was told to stop: in order, or while it was only starting
+# A worker ends itself by force after so long; what is slower is the machine. The harness must not be quicker.
+STOP_SECONDS: Final = app.STOP_SECONDS + app.GRACE_SECONDS + 30.0
 AGAIN_SECONDS: Final = 1.0  # a supervisor starts a worker that ended by itself after so long
 
 
@@ -77,7 +80,7 @@ class Crew:
     def end(self, number: int) -> None:
         """Wait until a worker that was told to stop has stopped."""
         self._told.discard(number)
-        if (member := self._members.pop(number, None)) is not None and member.child.stop() not in CLEAN:
+        if (member := self._members.pop(number, None)) is not None and member.child.stop(STOP_SECONDS) not in CLEAN:
             self.exits.append(member.exit(number))
 
     def tend(self) -> None:
