@@ -19,7 +19,7 @@ from stream.library import Library
 from tests.bundles import add_version
 
 OLD = ("gru@1", "wgan@1", "dqn@1")
-BUNDLES = [name.split("@") for name in OLD]
+BUNDLES = sorted(str(card.parent.relative_to(DEFAULT_MODELS)) for card in Path(DEFAULT_MODELS).glob("*/*/card.json"))
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def public(key: Path) -> Path:
 def folder(tmp_path: Path, key: Path) -> Path:
     """A copy of the models that ship, signed."""
     models = Path(shutil.copytree(DEFAULT_MODELS, tmp_path / "models"))
-    for name, version in BUNDLES:
-        signatures.sign(models / name / version, key)
+    for bundle in BUNDLES:
+        signatures.sign(models / bundle, key)
     return models
 
 
@@ -159,8 +159,8 @@ def test_keys_and_signatures_by_command(tmp_path: Path) -> None:
 
     assert str(public(key)) in run("keygen", str(key))
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    for name, _ in BUNDLES:
-        assert "card.json.sig" in run("sign", name, "--key", str(key), "--models", str(models))
+    for bundle in BUNDLES:
+        assert "card.json.sig" in run("sign", bundle.split("/")[0], "--key", str(key), "--models", str(models))
     assert run("verify", "--key", str(public(key)), "--models", str(models)).count("ok: signature") == len(BUNDLES)
 
 
