@@ -6,6 +6,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from stream.messages import CONTROL_KEY
+
 MOST: Final = 6  # messages an input
 START_NS: Final = 1_700_000_000_000_000_000
 SYMBOLS: Final = ("A", "B", "BTCUSDT", "", "x" * 64, "x" * 65, "ünïcödé", "a b", "\x00", '"', "😀")
@@ -63,10 +65,21 @@ def messages(data: bytes) -> list[Message]:
             raw = source.take(source.below(200))
             found.append(Message(source.take(source.below(8)) if source.below(2) else None, raw))
         elif kind == 1:
-            found.append(Message(b"A", None))
+            found.append(Message(b"A", None) if source.below(2) else _control(source))
         else:
             found.append(_tick(source, kind))
     return found
+
+
+def _control(source: Source) -> Message:
+    """What has the key of a control, be it one or not."""
+    if source.below(4) == 0:
+        return Message(CONTROL_KEY, source.take(source.below(60)) or None)
+    fields: dict[str, Any] = {"control": ("halt", "resume")[source.below(2)], "control_id": "c", "at_ns": START_NS}
+    fields |= {"by": "anna", "reason": "why", "symbol": (None, *SYMBOLS)[source.below(len(SYMBOLS) + 1)]}
+    if source.below(3) == 0:
+        fields[(*fields, "other")[source.below(len(fields) + 1)]] = ODD[source.below(len(ODD))]
+    return Message(CONTROL_KEY, json.dumps(fields).encode())
 
 
 def _tick(source: Source, kind: int) -> Message:

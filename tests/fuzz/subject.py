@@ -95,8 +95,9 @@ def _wrong(output: Output, offsets: range, seconds: float) -> str:
         return f"an error of ours: {output.errors[0]!r}"
     answered = output.results.offset.tolist()
     refused = [refusal.offset for refusal in output.rejected]
-    if sorted(answered + refused) != list(offsets):
-        return f"of {list(offsets)} answered {answered} and refused {refused}"
+    taken = [control.offset for control in output.controls]
+    if sorted(answered + refused + taken) != list(offsets):
+        return f"of {list(offsets)} answered {answered}, refused {refused} and taken as controls {taken}"
     for batch in output.batches:
         found = [DECODERS[batch.topic](value) for value in values(batch)]
         if [each.offset for each in found] != answered:
