@@ -98,20 +98,20 @@ def command(part: str, options: Options) -> str:
     return shlex.join(words)
 
 
-def _drain(stand: Stand, options: Options, _say: Callable[[str], None]) -> Any:
-    return drain.measure(stand, drain.drain_cases(options.ticks), options.runs)
+def _drain(stand: Stand, options: Options, say: Callable[[str], None]) -> Any:
+    return drain.measure(stand, drain.drain_cases(options.ticks), options.runs, say)
 
 
 def _peers(stand: Stand, options: Options, say: Callable[[str], None]) -> Any:
     wanted, missing = drain.peer_cases(options.ticks)
     for reason in missing:
         say(f"left out: {reason}")
-    return drain.measure(stand, wanted, options.runs)
+    return drain.measure(stand, wanted, options.runs, say)
 
 
-def _symbols(stand: Stand, options: Options, _say: Callable[[str], None]) -> Any:
+def _symbols(stand: Stand, options: Options, say: Callable[[str], None]) -> Any:
     alone = symbols.measure(chunks=10 * options.runs)
-    return symbols.Symbols(alone, drain.measure(stand, drain.symbol_cases(options.ticks), options.runs))
+    return symbols.Symbols(alone, drain.measure(stand, drain.symbol_cases(options.ticks), options.runs, say))
 
 
 def _checkpoints(stand: Stand, options: Options, _say: Callable[[str], None]) -> Any:
@@ -128,8 +128,8 @@ ON_KAFKA: Final[dict[str, Callable[[Stand, Options, Callable[[str], None]], Any]
     "latency": lambda stand, options, say: latency.measure(stand, latency.RATES, options.seconds, options.runs, say),
     "burst": lambda stand, options, say: burst.measure(stand, burst.PEAK_TICKS, options.runs, say),
     "symbols": _symbols,
-    "skew": lambda stand, options, _say: drain.measure(stand, drain.skew_cases(options.ticks), options.runs),
-    "workers": lambda stand, options, _say: drain.measure(stand, drain.worker_cases(options.ticks), options.runs),
+    "skew": lambda stand, options, say: drain.measure(stand, drain.skew_cases(options.ticks), options.runs, say),
+    "workers": lambda stand, options, say: drain.measure(stand, drain.worker_cases(options.ticks), options.runs, say),
     "start": lambda stand, options, _say: start.measure(stand, options.runs),
     "checkpoints": _checkpoints,
     "recovery": lambda stand, options, _say: [

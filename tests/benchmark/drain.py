@@ -122,12 +122,15 @@ def peer_cases(ticks: int) -> tuple[list[Case], list[str]]:
     return wanted, list(absent.values())
 
 
-def measure(stand: Stand, wanted: Sequence[Case], runs: int) -> list[Drained]:
+def measure(
+    stand: Stand, wanted: Sequence[Case], runs: int, tell: Callable[[str], None] = lambda _what: None
+) -> list[Drained]:
     """Drain every case `runs` times, in turns."""
     filled: dict[tuple[str, int, int], str] = {}
     found: dict[Case, list[Run]] = {case: [] for case in wanted}
-    for _ in range(runs):
+    for number in range(runs):
         for case in wanted:
+            tell(f"run {number + 1} of {runs}, {case.name}")
             found[case].append(_run(stand, case, _filled(stand, case, filled)))
     return [
         Drained(case.name, case.subject, case.partitions, case.ticks, taken, case.tape, case.workers)

@@ -38,6 +38,8 @@ PEERS_PYTHON: Final = ROOT / "build" / "peers" / "bin" / "python"  # of `make pe
 APART: Final[frozenset[Subject]] = frozenset({"quix", "bytewax"})  # what runs with that one
 PATIENCE_SECONDS: Final = 60.0  # without any progress
 LOOK_SECONDS: Final = 0.02
+# Nobody kills this one. With the 1.5 s of KAFKA_PROPERTIES a busy machine takes a slow broker for a dead one.
+BROKER_PROPERTIES: Final = "broker.session.timeout.ms=18000\nbroker.heartbeat.interval.ms=2000\n"
 # A topic that was made just now has no leader that all of Kafka knows; it counts as empty until it has.
 _NOT_YET: Final = (  # a topic that was made a moment ago
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -53,7 +55,7 @@ class Stand:
 
     def __init__(self) -> None:
         self.cores: Final[Cores] = cores()
-        self._broker = KafkaBroker()
+        self._broker = KafkaBroker(properties=BROKER_PROPERTIES)
         self._stack = contextlib.ExitStack()
         self._numbers = iter(range(10**6))
 
@@ -65,8 +67,13 @@ class Stand:
         self._admin = AdminClient({"bootstrap.servers": self.broker, "log_level": 0})
         return self
 
-    def __exit__(self, *_reason: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        log = self._broker.log
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:] if log.exists() else []
+        lost = error is not None and not self._broker.running
         self._stack.close()
+        if lost and isinstance(error, TapewatchError):
+            raise TapewatchError(f"Kafka ended by itself ({error}); its last lines: {' | '.join(lines)}") from error
 
     @property
     def broker(self) -> str:

@@ -1,18 +1,21 @@
 """What the benchmark makes of clocks and counters: schedules, lag after a burst, quantiles, and what is kept."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from stream import cli
 from stream.config import ROOT
+from stream.errors import TapewatchError
 from tests.benchmark import burst, findings, latency, own_share, plots, report, schedule, symbols, targets
 from tests.benchmark.backtest import Backtested
 from tests.benchmark.backtest import Run as Pass
 from tests.benchmark.drain import Drained, Run
 from tests.benchmark.journey import Journey, Measured
 from tests.benchmark.schedule import Phase
+from tests.benchmark.stand import Stand
 from tests.benchmark.start import Started
 
 MACHINE = {"date": "2026-11-24 10:00 UTC", "commit": "1234567", "load": "0.10", "processor": "one", "command": "it"}
@@ -163,3 +166,17 @@ def test_bench_without_a_checkout_says_that_it_needs_one(
     assert ended.value.code == 1
     assert "no checkout" in capsys.readouterr().err
     assert (ROOT / "tests" / "benchmark").is_dir()
+
+
+def test_a_kafka_that_ended_is_told_with_its_last_lines(tmp_path: Path) -> None:
+    stand, log = Stand(), tmp_path / "broker.log"
+    log.write_text("started\nout of memory\n")
+    stand._broker = SimpleNamespace(running=False, log=log)  # type: ignore[assignment]
+    with pytest.raises(TapewatchError, match=r"Kafka ended by itself \(no answer\).*out of memory"):
+        stand.__exit__(None, TapewatchError("no answer"), None)
+
+
+def test_an_error_of_ours_is_not_told_as_the_brokers(tmp_path: Path) -> None:
+    stand = Stand()
+    stand._broker = SimpleNamespace(running=True, log=tmp_path / "absent")  # type: ignore[assignment]
+    stand.__exit__(None, TapewatchError("no answer"), None)
