@@ -178,6 +178,8 @@ GENERATOR_NOTES: Final = [
     "each of 32 trades. No worker runs it.",
     "Windows know nothing of each other: what lasts longer than 32 trades is in the condition, which "
     "`tapewatch simulate --generator` lets follow a made volatility.",
+    "Its returns are continuous, so that no trade leaves the price as it was, where most real ones do: this alone "
+    "gives its windows away. The simulator rounds prices to six digits.",
 ]
 
 CRITIC_NOTES: Final = [
