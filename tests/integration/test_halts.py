@@ -72,7 +72,7 @@ def halted(settings: Settings, at: tuple[int, int], symbol: str, asked: list[con
     return bool(scopes & {None, symbol})
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_a_halt_and_a_kill_around_it_leave_every_action_as_the_controls_say(
     settings: Settings, start: Start, eventually: Eventually
 ) -> None:
