@@ -25,13 +25,17 @@ ENVIRON = {
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"protocol": "TLS"}, "setting security.protocol = 'TLS': Invalid enum value"),
+        ({"protocol": "TLS"}, "setting security.protocol = 'TLS': must be PLAINTEXT or SSL or "),
         ({"protocol": "SASL_SSL"}, "protocol = SASL_SSL needs username, and password or password_file"),
         ({"protocol": "SASL_SSL", "username": "a", "password": SECRET, "password_file": "b"}, "both set: keep one"),
         ({"username": "a", "protocol": "SSL"}, "username is set, but protocol = SSL is without SASL"),
         ({"ca_file": "ca.pem"}, "ca_file is set, but protocol = PLAINTEXT is without TLS"),
         ({"protocol": "SSL", "key_file": "key.pem"}, "key_file is set, but not the certificate_file"),
-        ({"pasword": SECRET}, "setting security.pasword = ***: no such key; security knows protocol, mechanism"),
+        (
+            {"pasword": SECRET},
+            "setting security.pasword = ***: no such key; did you mean security.password? security knows protocol, "
+            "mechanism",
+        ),
         ({"password": [SECRET]}, "setting security.password = ***: Expected `str`"),
     ],
 )
