@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -93,6 +93,12 @@ class Crew:
         for number, at in list(self._again.items()):
             if self._now() >= at:
                 self.start(number)
+
+    def said(self, models: Sequence[str]) -> bool:
+        """Whether some worker has put each of the models, name@version, in force in the place of another."""
+        logs = [log.read_text(errors="replace") for log in self._folder.glob("worker*.log")]
+        swaps = [line for log in logs for line in log.splitlines() if " swapped models " in line]
+        return all(any(name in line.rpartition(" to=")[2].split(",") for line in swaps) for name in models)
 
     def stop(self) -> None:
         """Stop all of them in order, at the same time."""

@@ -26,6 +26,7 @@ from tests.chaos.verdict import Kept, Verdict, compare
 LOOK_SECONDS: Final = 0.1
 POLL_SECONDS: Final = 0.5  # of the folder of models
 TAIL_SECONDS: Final = 2.0  # of load after the last fault
+SWAP_SECONDS: Final = 60.0  # the longest that is waited for the last models to be in force
 FIRST_SECONDS: Final = 60.0  # the first ticks are committed by then, or something is wrong before any fault
 PATIENCE_SECONDS: Final = 60.0  # without anything being committed, at the end
 
@@ -84,6 +85,7 @@ class _Stage:
         self._tell = tell
         self._load = Load(settings, options.rate)
         self._swapped = 0
+        self._added: list[str] = []  # name@version of the models swapped in
         shared = f"{os.cpu_count()}, shared by workers, broker, load and verdict"
         self._machine = machine.describe() | {"cores": shared}
 
@@ -126,7 +128,14 @@ class _Stage:
             due = time.monotonic()
             self._do(event, due - began)
             start += time.monotonic() - due
+        self._await_swaps()
         self._wait(time.monotonic() + TAIL_SECONDS)
+
+    def _await_swaps(self) -> None:
+        """Give the last models time to be in force while there is load: on a crowded machine faults hold them up."""
+        end = time.monotonic() + SWAP_SECONDS
+        while not self._crew.said(self._added) and time.monotonic() < end and not self._stop.is_set():
+            self._wait(time.monotonic() + LOOK_SECONDS)
 
     def _wait(self, until: float) -> None:
         while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
@@ -165,6 +174,7 @@ class _Stage:
         version = 2 + self._swapped // 3
         add_version(models, name, str(version), CHANGE**version)
         self._swapped += 1
+        self._added.append(f"{name}@{version}")
 
     def _committed(self) -> int:
         """Messages below the committed offsets."""

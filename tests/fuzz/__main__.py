@@ -66,7 +66,8 @@ def _shown(found: dict[str, Any]) -> str:
     refused = ", ".join(f"{reason} {count:,}" for reason, count in sorted(found["refused"].items()))
     return (
         f"{found['inputs']:,} inputs, {found['messages']:,} messages in {found['seconds']:,.0f} s: "
-        f"{found['answered']:,} answered, {sum(found['refused'].values()):,} refused ({refused}); the slowest input "
+        f"{found['answered']:,} answered, {found['controls']:,} controls taken, "
+        f"{sum(found['refused'].values()):,} refused ({refused}); the slowest input "
         f"took {found['slowest_seconds'] * 1000:.1f} ms of processor time\n{'PASSED' if found['ok'] else 'FAILED'}: "
         f"{found['command']}"
     )

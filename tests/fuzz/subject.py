@@ -43,6 +43,7 @@ class Counts(msgspec.Struct):
     messages: int = 0
     answered: int = 0
     refused: dict[str, int] = {}  # by reason
+    controls: int = 0  # taken
     slowest_seconds: float = 0.0  # of processor time
 
 
@@ -84,6 +85,7 @@ class Subject:
         counts.inputs += 1
         counts.messages += len(messages)
         counts.answered += len(output.results.offset)
+        counts.controls += len(output.controls)
         for reason, count in Counter(refusal.reason for refusal in output.rejected).items():
             counts.refused[reason] = counts.refused.get(reason, 0) + count
         counts.slowest_seconds = max(counts.slowest_seconds, seconds)

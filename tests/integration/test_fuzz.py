@@ -17,7 +17,8 @@ def test_messages_by_chance_are_answered_or_refused() -> None:
     for _ in range(1500):
         subject.feed(messages(chance.randbytes(chance.randrange(300))))
     counts = subject.counts
-    assert counts.answered + sum(counts.refused.values()) == counts.messages
+    assert counts.answered + counts.controls + sum(counts.refused.values()) == counts.messages
+    assert counts.controls > 50
     assert counts.answered > 500
     assert set(counts.refused) >= {"json", "msgpack", "schema", "range", "symbol", "key", "band"}
 

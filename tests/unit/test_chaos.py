@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from stream.config import Settings
 from stream.verify import Report, Tally
 from tests.chaos import plan, verdict
-from tests.chaos.crew import Exit
+from tests.chaos.crew import Crew, Exit
 from tests.chaos.load import FAULT_EVERY, messages
 from tests.chaos.verdict import Kept, Verdict
 
@@ -142,3 +143,18 @@ def test_anything_lost_wrong_or_twice_fails_the_run(changes: dict[str, Any], pro
     written = msgspec.json.decode((tmp_path / "found.json").read_bytes())
     assert written["ok"] is False
     assert written["problems"] == found.problems
+
+
+def test_models_are_in_force_once_a_worker_has_put_each_in_the_place_of_another(tmp_path: Path) -> None:
+    crew = Crew(Settings(), tmp_path)
+    assert crew.said([])
+    (tmp_path / "worker0.log").write_text(
+        "INFO swapped models partition=1 from=gru@1,wgan@1,dqn@1 to=gru@1,wgan@1,dqn@2\n"
+    )
+    assert crew.said(["dqn@2"])
+    assert not crew.said(["dqn@2", "gru@2"])
+    (tmp_path / "worker1.log").write_text(
+        "INFO models forecaster=gru@2\nINFO swapped models partition=0 from=gru@1,wgan@1,dqn@2 to=gru@2,wgan@1,dqn@2\n"
+    )
+    assert crew.said(["dqn@2", "gru@2"])
+    assert not crew.said(["gru@1,wgan@1"])
