@@ -18,6 +18,10 @@ from stream.config import ROOT, Settings, load
 from stream.errors import TapewatchError
 from stream.help import Group
 
+NO_CACHE: Final = (
+    "tapewatch: no folder can be written for the compiled kernels, neither the program's own nor one of the user's: "
+    "set NUMBA_CACHE_DIR to one that can"
+)
 INTERRUPTED: Final = 130  # what a shell gives for a program ended by Ctrl-C
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -739,6 +743,11 @@ def main() -> None:
         status = error.exit_code
     except TapewatchError as error:
         print(f"tapewatch: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 1
+    except RuntimeError as error:
+        if "cannot cache function" not in str(error):  # as numba says it
+            raise
+        print(NO_CACHE, file=sys.stderr)
         status = 1
     except (click.Abort, KeyboardInterrupt):
         status = INTERRUPTED

@@ -159,3 +159,22 @@ def test_an_interrupt_is_130_without_traceback(
         cli.main()
     assert caught.value.code == 130
     assert capsys.readouterr().err == ""
+
+
+def test_no_folder_for_compiled_kernels_is_one_line(tmp_path: Path) -> None:
+    """As where the program and HOME are both read-only: numba looks for a folder at the first kernel that it meets."""
+    program = (
+        "import numba.core.caching as caching; caching.CacheImpl._locator_classes = []; "
+        "from stream.cli import main; main()"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "backtest",
+        "stream/feeds/samples/binance_sample.parquet",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert_one_line(done, "NUMBA_CACHE_DIR")

@@ -12,6 +12,7 @@ import click
 import pytest
 import yaml
 
+from grafana import panels
 from stream import config
 from stream.cli import commands
 from stream.config import ROOT, Settings
@@ -164,3 +165,4 @@ def test_grafana_finds_its_prometheus_and_its_dashboards() -> None:
     provider = yaml.safe_load((ROOT / "grafana" / "provisioning" / "dashboards" / "tapewatch.yaml").read_text())
     path = provider["providers"][0]["options"]["path"]
     assert f"../grafana/dashboards:{path}:ro" in grafana["volumes"]
+    assert f"../docs/runbooks:/usr/share/grafana{panels.RUNBOOKS}:ro" in grafana["volumes"]
