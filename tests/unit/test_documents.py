@@ -113,7 +113,7 @@ def test_first_screen_has_what_a_visitor_looks_for() -> None:
     assert "make demo" in first
     assert "make test" in first
     assert "docs/images/board-table-light.png" in first
-    assert "Measured with `make bench" in first
+    assert "Measured with `tapewatch bench" in first
 
 
 def test_every_picture_of_the_board_is_there_shown_and_light() -> None:
