@@ -362,6 +362,7 @@ class Consumer(driver.Consumer):
         self._assignments = 0  # so many were made ...
         self._sought = 0  # ... and this is the last one after which reading was set to the committed offsets
         self._seeking = asyncio.Lock()
+        self._commits: dict[TP, asyncio.Future[Any]] = {}  # the last one of each partition
 
     _thread: "LoopConsumer"
 
@@ -423,10 +424,26 @@ class Consumer(driver.Consumer):
 
     @Service.task
     async def _commit_handler(self) -> None:
-        """As Faust's, without its warning when a commit takes longer than the interval between two."""
+        """Commit each partition once in the interval, one after the other: all at once would hold the stream up."""
         while not self.should_stop:
-            await self.sleep(self.commit_interval)
-            await self.commit()
+            tps = sorted(self.ledgers)
+            for tp in tps:
+                await self.sleep(self.commit_interval / len(tps))
+                self._begin_commit(tp)
+            if not tps:
+                await self.sleep(self.commit_interval)
+
+    def _begin_commit(self, tp: TP) -> None:
+        """Commit `tp` beside the stream, unless its last commit is still under way."""
+        under_way = self._commits.get(tp)
+        if under_way is None or under_way.done():
+            self._commits[tp] = self.add_future(self._commit_tps({tp}, start_new_transaction=True))
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit all, after the commits of single partitions that are under way."""
+        if under_way := [commit for commit in self._commits.values() if not commit.done()]:
+            await asyncio.wait(under_way)
+        return await super().commit(topics, start_new_transaction)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Note that there is an assignment whose committed offsets are to be found."""
@@ -466,6 +483,7 @@ class Consumer(driver.Consumer):
             self.ledgers.pop(tp, None)
             self.committed_offsets.pop(tp, None)
             self._uncommitted_since.pop(tp, None)
+            self._commits.pop(tp, None)
 
     def on_buffer_full(self, tp: TP) -> None:
         """Nothing: what is fetched is taken at once, and the stream's queue holds the fetching up when it is full."""

@@ -25,6 +25,7 @@ from tests.benchmark import (
     checkpoints,
     drain,
     findings,
+    journey,
     latency,
     machine,
     report,
@@ -38,6 +39,7 @@ from tests.benchmark.stand import Stand
 WIDTH: Final = 140  # of the tables, where the output is no terminal
 STAGES_SHARE: Final = 2
 WITHOUT_KAFKA: Final = ("stages", "backtest")
+TIMED: Final = ("latency", "burst")  # on a broker that is warm
 ASKED_FOR: Final = ("checkpoints", "recovery")  # not of the twenty minutes
 USUAL: Final = tuple(part for part in findings.PARTS if part not in ASKED_FOR)
 
@@ -48,6 +50,7 @@ class Options(NamedTuple):
     runs: int = 5
     ticks: int = 300_000
     seconds: int = 3
+    warm_up: int = 60
     instruments: tuple[int, ...] = (16, 10_000)
 
 
@@ -74,6 +77,9 @@ class Bench:
         if on_kafka:
             self._say("starting Kafka")
             with Stand() as stand:
+                if any(part in TIMED for part in on_kafka):
+                    self._say("warming the broker up")
+                    journey.warm_up(stand, self._options.warm_up)
                 for part in on_kafka:
                     self._take(found, part, ON_KAFKA[part], stand, self._options, self._say)
         self._say("done")
@@ -94,7 +100,8 @@ def command(part: str, options: Options) -> str:
     words = ["tapewatch", "bench", part]
     for name, value in options._asdict().items():
         if value != Options._field_defaults[name]:
-            words += [word for each in np.atleast_1d(value).tolist() for word in (f"--{name}", str(each))]
+            option = f"--{name.replace('_', '-')}"
+            words += [word for each in np.atleast_1d(value).tolist() for word in (option, str(each))]
     return shlex.join(words)
 
 
@@ -144,6 +151,14 @@ ON_KAFKA: Final[dict[str, Callable[[Stand, Options, Callable[[str], None]], Any]
 @click.option("--ticks", type=count, default=Options().ticks, show_default=True, metavar="N", help="To drain.")
 @click.option("--seconds", type=count, default=Options().seconds, show_default=True, metavar="N", help="At each rate.")
 @click.option(
+    "--warm-up",
+    type=count,
+    default=Options().warm_up,
+    show_default=True,
+    metavar="N",
+    help="Seconds of load that warm the broker up before latency and burst.",
+)
+@click.option(
     "--instruments",
     type=count,
     multiple=True,
@@ -159,6 +174,7 @@ def bench(
     runs: int,
     ticks: int,
     seconds: int,
+    warm_up: int,
     instruments: tuple[int, ...],
     file: Path | None,
     docs: bool,
@@ -170,7 +186,7 @@ def bench(
     """
     console = Console()
     console.width = max(console.width, WIDTH)
-    options = Options(runs, ticks, seconds, instruments)
+    options = Options(runs, ticks, seconds, warm_up, instruments)
     found = Bench(options, Console(stderr=True)).measure(parts or USUAL)
     report.show(found, console)
     if file:

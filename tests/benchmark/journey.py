@@ -26,10 +26,11 @@ from tests.benchmark import checkpoints, own_share
 from tests.benchmark.own_share import OwnShare
 from tests.benchmark.schedule import Phase, bounds, written
 from tests.benchmark.stand import PATIENCE_SECONDS, Stand, Subject, environment, fill
-from tests.benchmark.tape import Tape
+from tests.benchmark.tape import Tape, record
 
 PARTITIONS: Final = 4
 PRIMING_TICKS: Final = 2000  # answered before the clock runs: everything is loaded, and compiled, and connected
+WARM_UP_RATE: Final = 5000.0
 READ: Final = {"fetch.wait.max.ms": 5, "isolation.level": "read_committed"}
 MOST_AT_ONCE: Final = 1000  # answers that are taken from the consumer's queue with one look at the clock
 
@@ -80,6 +81,16 @@ class _Plan(NamedTuple):
 def ticks_of(phases: Sequence[Phase]) -> int:
     """How long a tape must be."""
     return PRIMING_TICKS + sum(phase.ticks for phase in phases)
+
+
+def warm_up(stand: Stand, seconds: float) -> None:
+    """Let a worker answer 5,000 ticks a second, so that the broker has compiled what it runs.
+
+    Until Java has done that, on the core that it shares with producer and consumer, answers take ten times as long,
+    and whoever is measured first seems slow: seen for the first minute, with the worker and the raw loop alike.
+    """
+    phases = [Phase(WARM_UP_RATE, seconds)]
+    travel(stand, record(ticks_of(phases)), "worker", phases)
 
 
 def travel(stand: Stand, tape: Tape, subject: Measured, phases: Sequence[Phase]) -> Journey:

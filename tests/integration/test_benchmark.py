@@ -53,7 +53,7 @@ def test_drain_counts_three_results_for_each_tick_and_subject(tmp_path: Path) ->
 @pytest.mark.timeout(600)
 def test_every_part_measures_something(tmp_path: Path) -> None:
     file = tmp_path / "all.json"
-    done = bench("--runs", "1", "--ticks", str(TICKS), "--seconds", "1", "--json", str(file))
+    done = bench("--runs", "1", "--ticks", str(TICKS), "--seconds", "1", "--warm-up", "1", "--json", str(file))
     assert done.returncode == 0, done.stderr
     found = findings.read(file)
     assert set(found.taken) == set(findings.PARTS) - {"checkpoints", "recovery"}

@@ -24,7 +24,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers import by_url
 
 from stream.ledger import Ledger
-from stream.transport import SCHEME, Columns, Delivery, Transport, cut, tried_again, unpack
+from stream.transport import SCHEME, Columns, Consumer, Delivery, Transport, cut, tried_again, unpack
 
 BASE_OFFSET_BYTES = 8
 ATTRIBUTES_AT = 22  # behind base offset, length, epoch, magic, checksum and its first byte
@@ -197,3 +197,32 @@ def test_a_coordinator_that_is_only_starting_is_asked_again(error: type[KafkaErr
 def test_other_errors_of_a_coordinator_are_left_to_the_client(error: type[KafkaError]) -> None:
     response = offsets(error)
     assert answered(response) is response
+
+
+class Committing:
+    """What `Consumer._begin_commit` needs of a consumer; commits end when they are let go."""
+
+    def __init__(self) -> None:
+        self._commits: dict[Any, Any] = {}
+        self.begun: list[Any] = []
+        self.may_end = asyncio.Event()
+
+    async def _commit_tps(self, tps: set[Any], start_new_transaction: bool) -> bool:
+        self.begun += tps
+        return await self.may_end.wait()
+
+    add_future = staticmethod(asyncio.ensure_future)
+
+
+def test_partitions_commit_beside_each_other_and_none_twice_at_once() -> None:
+    async def play() -> list[Any]:
+        consumer: Any = Committing()
+        for partition in (0, 1, 0):
+            Consumer._begin_commit(consumer, TopicPartition("ticks", partition))
+        consumer.may_end.set()
+        await asyncio.gather(*consumer._commits.values())
+        Consumer._begin_commit(consumer, TopicPartition("ticks", 0))
+        await asyncio.gather(*consumer._commits.values())
+        return [tp.partition for tp in consumer.begun]
+
+    assert asyncio.run(play()) == [0, 1, 0]
