@@ -28,6 +28,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from stream import __version__
 from stream.errors import BadFile, TapewatchError
+from stream.feeds.files import SCHEMA
 from stream.feeds.venues import MICROSECONDS_FROM
 
 ADDRESS: Final = "https://data.binance.vision"
@@ -47,17 +48,6 @@ _TYPES: Final = {
     "time": pa.int64(),
     "is_buyer_maker": pa.bool_(),
 }
-SCHEMA: Final = pa.schema(
-    [
-        ("symbol", pa.string()),
-        ("exchange_ns", pa.int64()),
-        ("price", pa.float64()),
-        ("size", pa.float64()),
-        ("side", pa.string()),
-        ("trade_id", pa.int64()),
-        ("venue", pa.string()),
-    ]
-)
 
 
 class Market(NamedTuple):

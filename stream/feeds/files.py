@@ -24,6 +24,19 @@ from stream.errors import BadFile
 
 REQUIRED: Final = ("symbol", "exchange_ns", "price", "size")
 OPTIONAL: Final = ("side", "trade_id", "venue")
+SCHEMA: Final = pa.schema(
+    [
+        ("symbol", pa.string()),
+        ("exchange_ns", pa.int64()),
+        ("price", pa.float64()),
+        ("size", pa.float64()),
+        ("side", pa.string()),
+        ("trade_id", pa.int64()),
+        ("venue", pa.string()),
+    ]
+)
+"""Of a file of ticks that we write."""
+
 BATCH_ROWS: Final = 65_536
 _CSV_BLOCK_BYTES: Final = 4 * 1_048_576  # about 65,000 rows of 60 bytes
 _PARQUET_MAGIC: Final = b"PAR1"

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from stream import messages
-from stream.feeds.files import BATCH_ROWS, OPTIONAL, REQUIRED, TickFile
+from stream.feeds.files import BATCH_ROWS, OPTIONAL, REQUIRED, SCHEMA, TickFile
 from stream.feeds.replay import Block
 
 SAMPLES: Final = Path(__file__).resolve().parent / "samples"
@@ -26,17 +26,6 @@ LTC_BEGIN_NS: Final = 1_750_598_460_000_000_000  # 2025-06-22 13:21:00 UTC: the 
 SPAN_NS: Final = 651_000_000_000  # to the end of the third recording
 
 FAULT_EVERY: Final = 500  # messages: two or three bad ones a second at the demo's pace
-_SCHEMA: Final = pa.schema(
-    [
-        ("symbol", pa.string()),
-        ("exchange_ns", pa.int64()),
-        ("price", pa.float64()),
-        ("size", pa.float64()),
-        ("side", pa.string()),
-        ("trade_id", pa.int64()),
-        ("venue", pa.string()),
-    ]
-)
 
 
 def bundled() -> TickFile:
@@ -51,9 +40,9 @@ def _part(path: Path, begin_ns: int) -> pa.Table:
     table = pyarrow.parquet.read_table(path, columns=list(REQUIRED + OPTIONAL))
     times = table["exchange_ns"]
     table = table.filter(pc.and_(pc.greater_equal(times, begin_ns), pc.less(times, begin_ns + SPAN_NS)))
-    table = table.select(_SCHEMA.names).cast(_SCHEMA)
+    table = table.select(SCHEMA.names).cast(SCHEMA)
     moved = pc.add(table["exchange_ns"], BEGIN_NS - begin_ns)
-    return table.set_column(_SCHEMA.get_field_index("exchange_ns"), "exchange_ns", moved)
+    return table.set_column(SCHEMA.get_field_index("exchange_ns"), "exchange_ns", moved)
 
 
 def with_faults(blocks: Iterable[Block], every: int = FAULT_EVERY) -> Iterator[Block]:

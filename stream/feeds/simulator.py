@@ -25,7 +25,7 @@ from stream.config import Settings
 from stream.errors import TapewatchError
 from stream.feeds import generator as made
 from stream.feeds import replay
-from stream.feeds.files import BATCH_ROWS, TickFile
+from stream.feeds.files import BATCH_ROWS, SCHEMA, TickFile
 from stream.feeds.generator import Generator
 from stream.feeds.market import SECOND_NS, Instrument, Trades, no_pressure, trade
 from stream.feeds.scenarios import CALM, SCENARIOS
@@ -41,17 +41,6 @@ START_NS: Final = 1_767_571_200_000_000_000  # 2026-01-05 00:00:00 UTC, of files
 MOST_TICKS: Final = 20_000_000  # they are made at once: about 4 GB
 TICKS_A_SECOND: Final = 12.0  # of one instrument, at most about
 TRUTH_SUFFIX: Final = ".truth.jsonl"
-_SCHEMA: Final = pa.schema(
-    [
-        ("symbol", pa.string()),
-        ("exchange_ns", pa.int64()),
-        ("price", pa.float64()),
-        ("size", pa.float64()),
-        ("side", pa.string()),
-        ("trade_id", pa.int64()),
-        ("venue", pa.string()),
-    ]
-)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -161,7 +150,7 @@ def _table(symbol: str, trades: Trades, start_ns: int) -> pa.Table:
         np.arange(1, count + 1),
         pa.array([VENUE]).take(pa.array(np.zeros(count, np.int8))),
     ]
-    return pa.table(columns, schema=_SCHEMA)
+    return pa.table(columns, schema=SCHEMA)
 
 
 def _truth(plan: Plan) -> list[Injection]:

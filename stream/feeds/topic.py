@@ -13,20 +13,12 @@ import pyarrow.parquet as pq
 
 from stream.config import Cluster
 from stream.errors import TapewatchError
+from stream.feeds.files import SCHEMA
 from stream.messages import CONTROL_KEY, Tick, decode_tick
 from stream.verify import Topic
 
-SCHEMA: Final = pa.schema(
-    [
-        ("symbol", pa.string()),
-        ("exchange_ns", pa.int64()),
-        ("price", pa.float64()),
-        ("size", pa.float64()),
-        ("side", pa.string()),
-        ("trade_id", pa.string()),
-        ("venue", pa.string()),
-    ]
-)
+# The ids of other people's trades may be any text.
+_SCHEMA: Final = SCHEMA.set(SCHEMA.get_field_index("trade_id"), pa.field("trade_id", pa.string()))
 
 
 class Saved(NamedTuple):
@@ -93,4 +85,4 @@ def _decoded(values: list[bytes | None]) -> list[Tick]:
 def _table(ticks: list[Tick]) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [getattr(tick, name) for tick in ticks] for name in SCHEMA.names}
     columns["trade_id"] = [None if number is None else str(number) for number in columns["trade_id"]]
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(columns, schema=_SCHEMA)

@@ -12,7 +12,7 @@ from stream.config import ROOT
 
 STREAM = sorted((ROOT / "stream").rglob("*.py"))
 # Lower may not import higher; modules on one level may import each other where they do not go round in circles.
-EDGES = ("cli", "demo", "app", "backtest", "broker", "topics", "web")
+EDGES = ("cli", "commands", "demo", "app", "backtest", "broker", "topics", "web")
 MIDDLE = ("pipeline", "decoding", "inference", "encoding", "messages", "metrics", "explanations", "config", "errors")
 
 
