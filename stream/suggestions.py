@@ -1,7 +1,7 @@
 """What somebody meant who mistyped a name."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 
 def did_you_mean(wrong: str, known: Iterable[str], before: str = "") -> str:
@@ -21,3 +21,23 @@ def did_you_mean(wrong: str, known: Iterable[str], before: str = "") -> str:
         return ""  # something else about it is wrong
     found = get_close_matches(wrong, names, n=1, cutoff=0.72)  # `positions` does not mean `predictions`
     return f"did you mean {before}{found[0]}? " if found else ""
+
+
+def nearest_first(wrong: str, known: Iterable[str]) -> list[str]:
+    """The known names, those that are most like the wrong one first, whatever their case; alike ones by the alphabet.
+
+    Parameters
+    ----------
+    wrong
+        As it was typed.
+    known
+        Names that would be right.
+    """
+    matcher = SequenceMatcher(autojunk=False)
+    matcher.set_seq2(wrong.lower())  # what is compared with all is looked at once
+
+    def unlike(name: str) -> tuple[float, str]:
+        matcher.set_seq1(name.lower())
+        return -matcher.ratio(), name
+
+    return sorted(known, key=unlike)

@@ -5,11 +5,14 @@ What stands in a record may come from anybody: everything that is not printable 
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, NamedTuple
 
+import click
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, TopicPartition
 from rich.console import Console
 from rich.text import Text
@@ -18,10 +21,15 @@ from stream import clients, messages, topics
 from stream.config import Cluster, Settings, Topics
 from stream.errors import BrokerUnreachable, MissingTopic, TapewatchError
 from stream.signals import stop_on_signals
-from stream.suggestions import did_you_mean
+from stream.suggestions import did_you_mean, nearest_first
 
 POLL_SECONDS: Final = 0.2
 RAW_LENGTH: Final = 100
+PATIENCE_SECONDS: Final = 5.0
+"""So long without a record of the symbol that was asked for, and a line says so."""
+MOST_SYMBOLS: Final = 10_000
+"""Whose names are kept meanwhile, so that a topic of very many costs no more."""
+NAMED_SYMBOLS: Final = 8
 LEVEL_STYLES: Final[dict[str, str]] = {
     "normal": "green",
     "elevated": "yellow",
@@ -261,8 +269,8 @@ class Reader:
         start = OFFSET_BEGINNING if from_beginning else OFFSET_END
         self._consumer.assign([TopicPartition(topic, partition, start) for partition in range(partitions)])
 
-    def records(self, stop: threading.Event) -> Iterator[Record]:
-        """Until stopped.
+    def records(self, stop: threading.Event, idle: Callable[[], None] = lambda: None) -> Iterator[Record]:
+        """Until stopped; `idle` is called whenever none has come for POLL_SECONDS.
 
         Raises
         ------
@@ -274,6 +282,7 @@ class Reader:
             if self._down:
                 raise BrokerUnreachable(clients.unreachable(self._broker, self._down))
             if message is None:
+                idle()
                 continue
             if (error := message.error()) is not None:
                 raise TapewatchError(f"cannot read from {self._broker}: {error}")
@@ -292,6 +301,62 @@ def record_of(message: Any) -> Record:
     """A record from librdkafka's message."""
     headers = {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in message.headers() or ()}
     return Record(message.partition(), message.offset(), message.key(), message.value() or b"", headers)
+
+
+class Awaited:
+    """The records of one symbol, of which there may be none: after PATIENCE_SECONDS a line says so, once.
+
+    Parameters
+    ----------
+    symbol
+        Whose records are shown.
+    topic
+        On which they are looked for.
+    say
+        Takes the line.
+    now
+        A clock, in seconds.
+    """
+
+    def __init__(
+        self, symbol: str, topic: str, say: Callable[[str], None], now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._symbol = symbol
+        self._key = symbol.encode()
+        self._topic = topic
+        self._say = say
+        self._now = now
+        self._until = now() + PATIENCE_SECONDS
+        self._others: set[bytes] = set()
+        self._told = False  # or there is nothing to tell: the symbol is there
+
+    def shows(self, key: bytes | None) -> bool:
+        """Whether a record under this key is one of them."""
+        if key == self._key:
+            self._told = True
+            return True
+        if key and key != messages.CONTROL_KEY and not self._told and len(self._others) < MOST_SYMBOLS:
+            self._others.add(key)
+        self.look()
+        return False
+
+    def look(self) -> None:
+        """Say that none has come, if it is time to."""
+        if self._told or self._now() < self._until:
+            return
+        self._told = True
+        self._say(
+            f"no record of {safe(self._symbol)} has come on {self._topic} in {PATIENCE_SECONDS:g} s; "
+            f"{self._what_comes()}; waiting on"
+        )
+        self._others.clear()
+
+    def _what_comes(self) -> str:
+        if not self._others:
+            return "nor one of any other symbol"
+        names = nearest_first(self._symbol, (safe_bytes(key) for key in self._others))
+        more = f" and {len(names) - NAMED_SYMBOLS:,} more" if len(names) > NAMED_SYMBOLS else ""
+        return f"there are records of {', '.join(names[:NAMED_SYMBOLS])}{more}"
 
 
 def run(
@@ -314,11 +379,11 @@ def run(
     stop = stop_on_signals()
     console = Console(soft_wrap=True, highlight=False)
     reader = Reader(settings.cluster, getattr(settings.topics, kind), from_beginning)
-    wanted = None if symbol is None else symbol.encode()
+    awaited = None if symbol is None else Awaited(symbol, getattr(settings.topics, kind), partial(click.echo, err=True))
     shown = 0
     try:
-        for record in reader.records(stop):
-            if wanted is not None and record.key != wanted:
+        for record in reader.records(stop, awaited.look if awaited else lambda: None):
+            if awaited is not None and not awaited.shows(record.key):
                 continue
             console.print(Text(json_line(record)) if as_json else line(kind, record))
             shown += 1

@@ -178,6 +178,16 @@ def test_a_symbol_that_is_not_there_says_so(browser: Browser, served: Served, pa
     with shown(browser, served.url + path) as page:
         expect(page.locator("#symbol-empty")).to_contain_text("No data yet: this worker has had no tick of")
         expect(page.locator("#symbol-body")).to_be_hidden()
+        expect(page.locator("#symbol-others a")).to_have_count(len(SYMBOLS))
+
+
+def test_a_mistyped_symbol_leads_to_the_one_that_was_meant(browser: Browser, served: Served) -> None:
+    with shown(browser, served.url + "/#/symbol/tens/V") as page:
+        expect(page.locator("#symbol-others")).to_contain_text("It has ticks of TENSE @ V, ")
+        page.locator("#symbol-others a").first.click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("TENSE @ V")
+        expect(page.locator("#symbol-body")).to_be_visible()
+        expect(page.locator("#symbol-others")).to_be_hidden()
 
 
 def test_a_symbol_whose_course_is_not_kept_says_so_and_shows_its_numbers(browser: Browser) -> None:

@@ -95,6 +95,26 @@ def test_tail_says_when_its_broker_goes(embedded: EmbeddedBroker) -> None:
     assert said.startswith("tapewatch: no Kafka broker answers at")
 
 
+def test_tail_of_a_symbol_that_does_not_come_says_so_and_waits_on(embedded: EmbeddedBroker, tmp_path: Path) -> None:
+    at = ["--broker", embedded.address]
+    file = str(ticks_file(tmp_path, 30))
+    assert tapewatch("replay", file, "--speed", "max", *at).returncode == 0
+    command = [sys.executable, "-m", "stream.cli", "tail", "ticks", *at, "--symbol", "c", "--from", "beginning"]
+    with subprocess.Popen(
+        [*command, "--count", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as running:
+        assert running.stderr is not None
+        assert running.stdout is not None
+        said = running.stderr.readline()
+        (tmp_path / "ticks.csv").write_text(f"symbol,exchange_ns,price,size\nc,{NS},7,1\n")
+        assert tapewatch("replay", file, "--speed", "max", *at).returncode == 0
+        shown = running.stdout.read()
+        rest = running.stderr.read()
+    assert said == "no record of c has come on ticks in 5 s; there are records of C, A, B; waiting on\n"
+    assert (running.returncode, rest) == (0, "")
+    assert shown.split()[2:4] == ["c", "7"]
+
+
 def test_the_sample_is_sent_whole(kafka: KafkaBroker, tmp_path: Path) -> None:
     settings = tmp_path / "settings.toml"
     settings.write_text('[topics]\nticks = "whole-sample"\n')

@@ -21,7 +21,7 @@ from stream.messages import (
     Risk,
     Tick,
 )
-from stream.tail import Record
+from stream.tail import PATIENCE_SECONDS, Awaited, Record
 
 NS = 1_723_161_257_250_000_000
 PLACE: dict[str, Any] = {"symbol": "BTCUSDT", "venue": "spot", "partition": 2, "offset": 41, "exchange_ns": NS}
@@ -154,3 +154,58 @@ def test_a_control_and_its_audit_say_who_and_why() -> None:
     assert tail.line("ticks", on_ticks).plain.endswith(said)
     taken = Audit("taken", "halt", "c1", NS, "anna@desk", "the feed\x1b is wrong", "ACME", 1, 7, changed=False)
     assert tail.line("audit", record(taken)).plain.endswith(said + "  taken by 1:7, as before")
+
+
+class Hand:
+    """A clock that is set by hand, and what was said."""
+
+    def __init__(self, symbol: str) -> None:
+        self.seconds = 0.0
+        self.said: list[str] = []
+        self.awaited = Awaited(symbol, "risk", self.said.append, lambda: self.seconds)
+
+
+def test_of_a_symbol_that_does_not_come_one_line_names_those_that_do_the_nearest_first() -> None:
+    hand = Hand("BTCUSD")
+    for key in (
+        b"ETHUSDT",
+        b"LTCUSDT",
+        None,
+        CONTROL_KEY,
+        b"",
+        b"btcusdt",
+        b"ETHUSDT",
+        b"A",
+        b"B",
+        b"C",
+        b"D",
+        b"E\x1b",
+    ):
+        assert not hand.awaited.shows(key)
+    hand.seconds = PATIENCE_SECONDS - 0.1
+    hand.awaited.look()
+    assert hand.said == []
+    hand.seconds = PATIENCE_SECONDS
+    assert not hand.awaited.shows(b"F")
+    hand.seconds = 100.0
+    hand.awaited.look()
+    (line,) = hand.said
+    assert line == (
+        "no record of BTCUSD has come on risk in 5 s; there are records of btcusdt, LTCUSDT, ETHUSDT, B, C, D, "
+        "E\\x1b, A and 1 more; waiting on"
+    )
+
+
+def test_where_nothing_comes_the_line_says_that_too() -> None:
+    hand = Hand("A\x1b")
+    hand.seconds = PATIENCE_SECONDS
+    hand.awaited.look()
+    assert hand.said == ["no record of A\\x1b has come on risk in 5 s; nor one of any other symbol; waiting on"]
+
+
+def test_of_a_symbol_that_comes_nothing_is_said() -> None:
+    hand = Hand("A")
+    assert [hand.awaited.shows(key) for key in (b"B", b"A", None)] == [False, True, False]
+    hand.seconds = 100.0
+    hand.awaited.look()
+    assert hand.said == []

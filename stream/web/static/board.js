@@ -5,6 +5,7 @@ import { Link } from "./link.js";
 import { Switch } from "./switch.js";
 
 const STALE = 3; // seconds, or so many ticks of the worker's clock, without news
+const OTHERS = 8; // symbols that are named where the one that was asked for is unknown
 const SVG = "http://www.w3.org/2000/svg";
 const SPARK = { width: 96, height: 22 };
 
@@ -221,6 +222,7 @@ function drawSymbol() {
   $("symbol-body").hidden = !newest;
   $("symbol-empty").hidden = newest !== null;
   $("symbol-level").hidden = !newest;
+  drawOthers();
   if (!newest) {
     say($("symbol-empty"), unknownText());
     say($("symbol-note"), "");
@@ -243,6 +245,27 @@ function unknownText() {
   if (!snapshot) return "Waiting for the worker.";
   const where = elsewhere();
   return `No data yet: this worker has had no tick of ${nameOf(followed)}${where.length ? `; ${where[0]}` : ""}.`;
+}
+
+/** How alike two names are, from 0 to 1: by the pairs of letters that both have (Dice). */
+function alike(one, other) {
+  const [mine, theirs] = [one, other].map((name) => new Set([...` ${name.toLowerCase()}`].map((letter, i, all) => letter + (all[i + 1] ?? " "))));
+  return (2 * [...mine].filter((pair) => theirs.has(pair)).length) / (mine.size + theirs.size);
+}
+
+/** Who comes here with a name that the worker does not know is shown those that it does, the nearest first. */
+function drawOthers() {
+  const others = $("symbol-others");
+  const rows = newest || !snapshot ? [] : [...snapshot.rows].sort((a, b) => alike(b.symbol, followed.symbol) - alike(a.symbol, followed.symbol)).slice(0, OTHERS);
+  others.hidden = !rows.length;
+  const names = rows.map(nameOf);
+  if ([...others.querySelectorAll("a")].map((link) => link.textContent).join() === names.join()) return;
+  others.replaceChildren("It has ticks of ");
+  rows.forEach((row, i) => {
+    const link = make("a", "", names[i]);
+    link.href = pathOf(row);
+    others.append(i ? ", " : "", link);
+  });
 }
 
 function describeCharts() {
