@@ -98,6 +98,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "audit": ("tapewatch audit", "tapewatch audit --json"),
     "doctor": ("tapewatch doctor --broker kafka-1:9092",),
     "config": ("tapewatch config", "tapewatch --config tapewatch.toml config"),
+    "bench": (
+        "tapewatch bench   # all parts but checkpoints and recovery: some 20 minutes",
+        "tapewatch bench latency burst --runs 3 --json found.json",
+        "tapewatch bench drain --ticks 1000000 --docs",
+    ),
     "completion": (
         "source <(tapewatch completion bash)   # for this shell; in ~/.bashrc for all",
         "tapewatch completion zsh > ~/.tapewatch.zsh   # and source that in ~/.zshrc",

@@ -18,6 +18,7 @@ from rich.console import Console
 from stream import inference
 from stream.config import Settings
 from stream.errors import TapewatchError
+from stream.help import Command
 from stream.pipeline import compile_kernels
 from tests.benchmark import (
     backtest,
@@ -145,7 +146,7 @@ ON_KAFKA: Final[dict[str, Callable[[Stand, Options, Callable[[str], None]], Any]
 }
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("parts", nargs=-1, type=click.Choice(findings.PARTS), metavar="[PART]...")
 @click.option("--runs", type=count, default=Options().runs, show_default=True, metavar="N", help="Of each case.")
 @click.option("--ticks", type=count, default=Options().ticks, show_default=True, metavar="N", help="To drain.")
