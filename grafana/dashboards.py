@@ -733,6 +733,22 @@ OPERATIONS: Final = Board(
             alerts=("TapewatchFeedFault",),
         ),
         Panel(
+            "Trades that feeds missed",
+            "Trade ids that a venue skipped, within ten minutes, by symbol; of each `tapewatch feed` that Prometheus "
+            "scrapes. Some may have come later.",
+            "none",
+            (
+                Query(
+                    "sum by (symbol) (increase(tapewatch_feed_missing_total[10m]))",
+                    "{{symbol}}",
+                    ("symbol",),
+                    high=1e6,
+                ),
+            ),
+            thresholds=((None, GREEN), (1, ORANGE)),
+            alerts=("TapewatchFeedGap",),
+        ),
+        Panel(
             "Chunk size",
             "Ticks handled together: median, and what 1 % of the chunks exceed. Large ones mean catching up.",
             "none",

@@ -24,8 +24,10 @@ from stream.config import DEFAULT_MODELS, ROOT, Settings, Worker
 from stream.demo import worker_command
 from stream.errors import TapewatchError
 from stream.feeds import sample
+from stream.feeds.live import served
 from stream.feeds.replay import EventClock, KafkaSink, Recorded, Rounds, play
 from stream.inference import read_card
+from stream.metrics import FeedMetrics
 
 RULES: Final = sorted((ROOT / "prometheus" / "rules").glob("*.yml"))
 CONFIG: Final = ROOT / "prometheus" / "prometheus.yml"
@@ -43,8 +45,11 @@ class Series(NamedTuple):
 class Prometheus:
     """A running server."""
 
-    def __init__(self, folder: Path, targets: list[str], interval_seconds: int = 1) -> None:
-        """Start it with our rules and a faster turn; raises TapewatchError if it is not installed."""
+    def __init__(self, folder: Path, targets: Mapping[str, str], interval_seconds: int = 1) -> None:
+        """Start it with our rules, a target for each of our jobs and a faster turn.
+
+        Raises TapewatchError if it is not installed.
+        """
         program = shutil.which("prometheus")
         if program is None:
             raise TapewatchError(MISSING)
@@ -110,13 +115,13 @@ def _labels(found: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, value in found["metric"].items() if name != "__name__"}
 
 
-def _config(targets: list[str], interval_seconds: int) -> dict[str, Any]:
+def _config(targets: Mapping[str, str], interval_seconds: int) -> dict[str, Any]:
     """Our own prometheus.yml with other targets and a faster turn."""
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     config["global"] = dict.fromkeys(("scrape_interval", "evaluation_interval"), f"{interval_seconds}s")
     config["rule_files"] = [str(path) for path in RULES]
-    (job,) = config["scrape_configs"]
-    job["static_configs"] = [{"targets": targets}]
+    for job in config["scrape_configs"]:
+        job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
     return config
 
 
@@ -137,9 +142,12 @@ class Stand:
         """Start broker and Prometheus; there is no worker yet."""
         with contextlib.ExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tapewatch-dashboards-")))
-            (self._port,) = free_ports(1)
-            self.prometheus = Prometheus(self._folder, [f"{HOST}:{self._port}"])
+            self._port, feed_port = free_ports(2)
+            targets = {"tapewatch": f"{HOST}:{self._port}", "tapewatch_feed": f"{HOST}:{feed_port}"}
+            self.prometheus = Prometheus(self._folder, targets)
             stack.enter_context(self.prometheus.child)
+            # No exchange is there to be fed from: what a feed shows before its first trade is all that panels need.
+            stack.enter_context(served(FeedMetrics("nobody", ["BTCUSDT", "ETHUSDT"]), HOST, feed_port))
             wait(self.prometheus.ready)
             broker = stack.enter_context(EmbeddedBroker())
             models = _with_challenger(self._folder / "models")

@@ -265,7 +265,9 @@ def run(
     topics.partitions_of(settings.cluster, [settings.topics.ticks])
     wanted = list(dict.fromkeys(symbol.upper() for symbol in symbols))
     metrics = FeedMetrics(name, wanted)
-    with _metrics_at(metrics, host, port):
+    with served(metrics, host, port) as address_of_metrics:
+        if address_of_metrics:
+            _say(f"metrics at {address_of_metrics}")
         sink = KafkaSink(settings.cluster, settings.topics.ticks)
         feed = Feed(VENUES[name], wanted, sink, metrics, _say, address, form=settings.format)
         try:
@@ -286,18 +288,17 @@ def _check(sink: KafkaSink) -> None:
 
 
 @contextlib.contextmanager
-def _metrics_at(metrics: FeedMetrics, host: str, port: int | None) -> Iterator[None]:
-    """Serve /metrics meanwhile, where a port is given."""
+def served(metrics: FeedMetrics, host: str, port: int | None) -> Iterator[str]:
+    """Serve /metrics meanwhile, where a port is given, at the address yielded; ConfigError if it cannot be had."""
     if port is None:
-        yield
+        yield ""
         return
     try:
         server, thread = start_http_server(port, host, metrics.registry)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port") from None
-    _say(f"metrics at http://{host}:{server.server_port}/metrics")
     try:
-        yield
+        yield f"http://{host}:{server.server_port}/metrics"
     finally:
         server.shutdown()
         server.server_close()

@@ -18,9 +18,8 @@ from grafana.files import FOLDER, path_of, text_of
 from grafana.panels import DATA_SOURCE, GRID_WIDTH, INTERVAL, RUNBOOKS, Board, Note, Panel, Query, places
 from grafana.server import Series
 from stream.config import ROOT, Settings
-from stream.metrics import Metrics
 from tests.unit.test_prometheus import RUNBOOKS as PAGES
-from tests.unit.test_prometheus import SUFFIXES, alerts, rules
+from tests.unit.test_prometheus import SUFFIXES, alerts, declared, rules
 
 PANELS = [(board, panel) for board in BOARDS for panel in board.asking]
 PROVISIONING = ROOT / "grafana" / "provisioning"
@@ -102,7 +101,7 @@ def test_every_alert_is_linked_from_a_panel() -> None:
 
 
 def test_queries_ask_only_for_metrics_and_records_that_exist() -> None:
-    there = {metric.name for metric in Metrics().declared} | {rule["record"] for rule in rules() if "record" in rule}
+    there = declared() | {rule["record"] for rule in rules() if "record" in rule}
     asked = {
         name
         for _, panel in PANELS

@@ -16,6 +16,9 @@ from grafana import panels
 from stream import config
 from stream.cli import commands
 from stream.config import ROOT, Settings
+from stream.feeds.venues import VENUES
+from tests.documents import TEXTS
+from tests.unit.test_prometheus import alerts
 
 DOCKER = ROOT / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
@@ -49,6 +52,11 @@ def _parse(arguments: list[str]) -> click.Context:
         assert found is not None
         command, context = found, found.make_context(found.name, rest, parent=context)
     return context
+
+
+def _words(command: str | list[str]) -> list[str]:
+    """A command as docker compose hands it over: text is split as a shell would."""
+    return shlex.split(command) if isinstance(command, str) else [str(part) for part in command]
 
 
 def test_dockerfile_passes_hadolint() -> None:
@@ -96,7 +104,7 @@ def test_versions_are_those_that_the_tests_run() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_commands_and_settings_of_our_services_are_the_code_s(name: str) -> None:
     service = SERVICES[name]
-    context = _parse([str(part) for part in service["command"]])
+    context = _parse(_words(service["command"]))
     environ = {key: str(value) for key, value in service["environment"].items()}
     settings = config.load(None, environ)
     assert settings.broker.split(":")[0] in SERVICES
@@ -149,19 +157,47 @@ def test_health_and_metrics_are_where_the_settings_put_them() -> None:
     assert f"EXPOSE {port}" in DOCKERFILE
     scrape = yaml.safe_load((DOCKER / "prometheus.yml").read_text())
     theirs = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
-    (job,), (their_job,) = scrape["scrape_configs"], theirs["scrape_configs"]
-    assert job["job_name"] == their_job["job_name"]
-    (found,) = job["dns_sd_configs"]
-    assert found["port"] == port
-    assert set(found["names"]) <= set(SERVICES)
+    feed_port = _words(SERVICES["feed"]["command"])[-1]
+    ports = {"tapewatch": str(port), "tapewatch_feed": feed_port}
+    for job, their_job in zip(scrape["scrape_configs"], theirs["scrape_configs"], strict=True):
+        wanted = ports.pop(job["job_name"])
+        (found,), (their_target,) = job["dns_sd_configs"], their_job["static_configs"][0]["targets"]
+        assert job["job_name"] == their_job["job_name"]
+        assert (str(found["port"]), their_target) == (wanted, f"127.0.0.1:{wanted}")
+        assert set(found["names"]) <= set(SERVICES)
+    assert ports == {}
     assert scrape["rule_files"] == theirs["rule_files"]
+    assert f"--port {feed_port}" in TEXTS["docs/how-to/own-ticks.md"]
 
 
-def test_grafana_finds_its_prometheus_and_its_dashboards() -> None:
+def test_feed_is_started_only_where_it_is_asked_for() -> None:
+    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["feed"]
+    context = _parse(_words(SERVICES["feed"]["command"]))
+    assert context.params["venue"] in VENUES
+    assert context.params["symbols"]
+    assert context.params["host"] == "0.0.0.0"
+
+
+def test_prometheus_tells_alertmanager_which_knows_all_alerts_and_their_teams() -> None:
+    scrape = yaml.safe_load((DOCKER / "prometheus.yml").read_text())
+    (target,) = scrape["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    assert target.partition(":")[0] in SERVICES
+    told = yaml.safe_load((DOCKER / "alertmanager.yml").read_text())
+    receivers = {receiver["name"] for receiver in told["receivers"]}
+    assert {told["route"]["receiver"], *(route["receiver"] for route in told["route"]["routes"])} == receivers
+    named = set(re.findall(r"\bTapewatch\w+", (DOCKER / "alertmanager.yml").read_text()))
+    assert named <= {alert["alert"] for alert in alerts()}
+    teams = set(re.findall(r'team="(\w+)"', (DOCKER / "alertmanager.yml").read_text()))
+    assert teams <= {alert["labels"]["team"] for alert in alerts()}
+
+
+def test_grafana_finds_its_prometheus_its_alertmanager_and_its_dashboards() -> None:
     grafana = SERVICES["grafana"]
-    source = (ROOT / "grafana" / "provisioning" / "datasources" / "prometheus.yaml").read_text()
-    (variable,) = re.findall(r"url: \$(\w+)", source)
-    assert grafana["environment"][variable] == "http://prometheus:9090"
+    for name, port in {"prometheus": 9090, "alertmanager": 9093}.items():
+        source = (ROOT / "grafana" / "provisioning" / "datasources" / f"{name}.yaml").read_text()
+        (variable,) = re.findall(r"url: \$(\w+)", source)
+        assert grafana["environment"][variable] == f"http://{name}:{port}"
+        assert yaml.safe_load(source)["datasources"][0]["type"] == name
     provider = yaml.safe_load((ROOT / "grafana" / "provisioning" / "dashboards" / "tapewatch.yaml").read_text())
     path = provider["providers"][0]["options"]["path"]
     assert f"../grafana/dashboards:{path}:ro" in grafana["volumes"]

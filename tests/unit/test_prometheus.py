@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from stream.config import ROOT, Settings
-from stream.metrics import Metrics
+from stream.metrics import FeedMetrics, Metrics
 
 FOLDER = ROOT / "prometheus"
 RULES = sorted((FOLDER / "rules").glob("*.yml"))
@@ -27,13 +27,18 @@ def alerts() -> list[dict[str, Any]]:
     return [rule for rule in rules() if "alert" in rule]
 
 
+def declared() -> set[str]:
+    """Metrics of workers and of feeds."""
+    return {metric.name for metric in (*Metrics().declared, *FeedMetrics("", ()).declared)}
+
+
 def unit_tests() -> list[dict[str, Any]]:
     tests: list[dict[str, Any]] = yaml.safe_load((FOLDER / "tests" / "alerts.yml").read_text(encoding="utf-8"))["tests"]
     return tests
 
 
 def test_rules_ask_only_for_metrics_and_records_that_exist() -> None:
-    there = {metric.name for metric in Metrics().declared} | {rule["record"] for rule in rules() if "record" in rule}
+    there = declared() | {rule["record"] for rule in rules() if "record" in rule}
     asked = {name for rule in rules() for name in re.findall(r"\btapewatch[_:][\w:]+", rule["expr"])}
     assert len(asked) > 20
     assert {name for name in asked if name not in there and SUFFIXES.sub("", name) not in there} == set()
