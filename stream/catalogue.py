@@ -117,9 +117,10 @@ def promote(models: Path, wanted: str | None, trust: Trust | None = None) -> Pat
     Raises
     ------
     ModelMismatch
-        If there is no challenger, or the forecaster is not there or does not run here.
+        If there is no challenger, the forecaster is not there or does not run here, or the roles that there are do not
+        pass `trust`.
     """
-    held = roles.read(models)
+    held = roles.read(models, trust)
     wanted = wanted or held.challenger
     if not wanted:
         raise ModelMismatch(f"{models / roles.FILE} names no challenger: say whom to promote, NAME or NAME@VERSION")
@@ -134,9 +135,9 @@ def challenge(models: Path, wanted: str | None, trust: Trust | None = None) -> P
     Raises
     ------
     ModelMismatch
-        If it is not there, does not run here, or is the champion.
+        If it is not there, does not run here, is the champion, or the roles that there are do not pass `trust`.
     """
-    held = roles.read(models)
+    held = roles.read(models, trust)
     if wanted is None:
         return roles.write(models, roles.Roles(held.champion))
     name = _fit_forecaster(models, wanted, trust)
@@ -208,7 +209,7 @@ def run_verify(models: Path, console: Console, trust: Trust | None = None) -> No
     Raises
     ------
     ModelMismatch
-        If one does not fit or run.
+        If one does not fit or run, or the roles are refused.
     """
     checked = [verify(entry, trust) for entry in entries(models)]
     checks = f"{'' if trust is None else 'signature, '}hash, features, shapes"
@@ -219,3 +220,4 @@ def run_verify(models: Path, console: Console, trust: Trust | None = None) -> No
     wrong = [f"{one.entry.card.name}@{one.entry.card.version}" for one in checked if one.problem]
     if wrong:
         raise ModelMismatch(f"{len(wrong)} of {len(checked)} models in {models} cannot be used: {', '.join(wrong)}")
+    roles.read(models, trust)

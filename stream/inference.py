@@ -250,19 +250,19 @@ def load(folder: Path, trust: Trust | None = None) -> Models:
     if not folder.is_dir():
         raise ModelMismatch(f"models folder {folder} does not exist: name one with --models, or run `make models`")
     cards = [read_card(file, trust) for file in sorted(folder.glob("*/*/card.json"))]
-    chosen = [in_front(folder, family, cards) for family in FAMILIES]
+    chosen = [in_front(folder, family, cards, trust) for family in FAMILIES]
     return Models(*(load_bundle(folder / card.name / card.version, trust) for card in chosen))
 
 
-def in_front(folder: Path, family: str, cards: Sequence[Card]) -> Card:
+def in_front(folder: Path, family: str, cards: Sequence[Card], trust: Trust | None = None) -> Card:
     """Which of the cards in a folder of models stands for the model of a family that should answer.
 
     Raises
     ------
     ModelMismatch
-        If there is none, or nothing says which of two of one version is meant.
+        If there is none, nothing says which of two of one version is meant, or the roles do not pass `trust`.
     """
-    held = roles.read(folder) if family == "forecaster" else roles.Roles()
+    held = roles.read(folder, trust) if family == "forecaster" else roles.Roles()
     ours = [card for card in cards if card.family == family]
     ranked = roles.champions(ours, held)
     if not ranked:

@@ -44,6 +44,7 @@ from stream.succession import Names
 TICKS: Final = 16  # of a trial, of two instruments
 WARM_TICKS: Final = 512
 _FILES: Final = ("card.json", "card.json.sig", "model.onnx")
+_ROLES: Final = (roles.FILE, f"{roles.FILE}.sig")
 log = logging.getLogger("tapewatch.models")
 
 Signature = tuple[tuple[int, int], ...]
@@ -102,7 +103,7 @@ class Library:
             self._look()
 
     def _look(self) -> None:
-        seen, roles_seen = _signatures(self._folder), (_stat(self._folder / roles.FILE),)
+        seen, roles_seen = _signatures(self._folder), tuple(_stat(self._folder / name) for name in _ROLES)
         if (seen, roles_seen) == (self._seen, self._roles_seen):
             return
         changed = {folder for folder, signature in seen.items() if (self._seen or {}).get(folder) != signature}
@@ -146,7 +147,7 @@ class Library:
             raise ModelMismatch(
                 f"models folder {self._folder} does not exist: name one with --models, or run `make models`"
             )
-        entries, held = self._entries(folders, refused), roles.read(self._folder)
+        entries, held = self._entries(folders, refused), roles.read(self._folder, self._trust)
         bundles = [self._best(family, entries, held, refused) for family in FAMILIES]
         models = self._joined(bundles)
         self._bundles, self.newest = bundles, models

@@ -14,7 +14,7 @@ import contextlib
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar
 
@@ -54,21 +54,30 @@ def version_key(version: str) -> tuple[int, str]:
     return (int(version), version) if version.isdecimal() else (-1, version)
 
 
-def read(models: Path) -> Roles:
+def read(models: Path, trust: Callable[[Path, bytes], None] | None = None) -> Roles:
     """The roles in a folder of models; none where it has no roles.toml.
 
     Raises
     ------
     ModelMismatch
-        If the file cannot be read, is no TOML, has another key, or names one forecaster for both.
+        If the file cannot be read, is no TOML, has another key, names one forecaster for both, or does not pass `trust`
+        (see `stream.signatures`).
     """
     file = models / FILE
     try:
-        found = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Roles)
+        content = file.read_bytes()
     except FileNotFoundError:
         return Roles()
     except OSError as error:
         raise ModelMismatch(f"cannot read {file}: {error.strerror}") from None
+    if trust is not None:
+        trust(file, content)
+    return _parsed(file, content)
+
+
+def _parsed(file: Path, content: bytes) -> Roles:
+    try:
+        found = msgspec.convert(tomllib.loads(content.decode("utf-8")), Roles)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise ModelMismatch(f"{file}: {error}; it knows champion and challenger, each NAME or NAME@VERSION") from None
     for role, wanted in msgspec.structs.asdict(found).items():

@@ -2,7 +2,8 @@
 
 Whoever may write into the folder of models decides what a worker answers. With `models.public_key` set, a bundle counts
 only if the holder of the private key has signed its card: at a start, while the worker runs, and for every command that
-loads models. The signature is the 64 bytes themselves, as `openssl pkeyutl -verify -rawin` takes them.
+loads models; and so does roles.toml, which says whose forecasts are published. The signature is the 64 bytes
+themselves, as `openssl pkeyutl -verify -rawin` takes them.
 
 cryptography (the extra `signatures`) is imported only where a key is used: it takes a tenth of a second.
 """
@@ -12,6 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from stream import roles
 from stream.config import Models
 from stream.errors import ConfigError, ModelMismatch, TapewatchError
 from stream.inference import Trust, load_bundle
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 SUFFIX: Final = ".sig"
+CARD: Final = "card.json"
 
 
 def trust(settings: Models) -> Trust | None:
@@ -34,18 +37,20 @@ def trust(settings: Models) -> Trust | None:
 
 
 def of_key(file: Path) -> Trust:
-    """What cards must pass that were signed with the key of which `file` holds the public half; raises as `trust`."""
+    """What cards and roles must pass that were signed with the key of this public half; raises as `trust`."""
     key = _public(file)
     from cryptography.exceptions import InvalidSignature
 
-    def check(card_file: Path, content: bytes) -> None:
-        signature_file = signature_of(card_file)
+    def check(signed_file: Path, content: bytes) -> None:
+        signature_file = signature_of(signed_file)
+        is_card = signed_file.name == CARD
+        subject, what = (signed_file.parent, "the card") if is_card else (signed_file, "it")
         try:
             signature = signature_file.read_bytes()
         except FileNotFoundError:
             raise ModelMismatch(
-                f"{card_file.parent} is not signed: {signature_file.name} is missing, and {file} wants one: "
-                "`tapewatch models sign`"
+                f"{subject} is not signed: {signature_file.name} is missing, and {file} wants one: "
+                f"`tapewatch models sign{'' if is_card else f' {signed_file.name}'}`"
             ) from None
         except OSError as error:
             raise ModelMismatch(f"cannot read {signature_file}: {error.strerror}") from None
@@ -53,16 +58,16 @@ def of_key(file: Path) -> Trust:
             key.verify(signature, content)
         except InvalidSignature:
             raise ModelMismatch(
-                f"{card_file.parent}: {signature_file.name} is no signature of this card.json by the key of {file}: "
-                "the card was changed after it was signed, or somebody else signed it"
+                f"{subject}: {signature_file.name} is no signature of this {signed_file.name} by the key of {file}: "
+                f"{what} was changed after it was signed, or somebody else signed it"
             ) from None
 
     return check
 
 
-def signature_of(card_file: Path) -> Path:
-    """Where the signature of a card lies."""
-    return card_file.with_name(card_file.name + SUFFIX)
+def signature_of(file: Path) -> Path:
+    """Where the signature of a card, or of the roles, lies."""
+    return file.with_name(file.name + SUFFIX)
 
 
 def keygen(file: Path) -> Path:
@@ -100,13 +105,35 @@ def sign(bundle: Path, key_file: Path) -> Path:
     TapewatchError
         If the key cannot be used, or the signature not be written.
     """
-    key, card_file = _private(key_file), bundle / "card.json"
+    key = _private(key_file)
     cards: list[bytes] = []
     load_bundle(bundle, lambda _, content: cards.append(content))  # signed is what was checked
-    file = signature_of(card_file)
+    return _write_signature(bundle / CARD, key.sign(cards[0]))
+
+
+def sign_roles(models: Path, key_file: Path) -> Path:
+    """Sign the roles.toml of a folder of models; gives the file of its signature.
+
+    Raises
+    ------
+    ModelMismatch
+        If there is none, or it says nothing clear.
+    TapewatchError
+        If the key cannot be used, or the signature not be written.
+    """
+    key = _private(key_file)
+    contents: list[bytes] = []
+    roles.read(models, lambda _, content: contents.append(content))
+    if not contents:
+        raise ModelMismatch(f"{models} has no {roles.FILE}: `tapewatch models promote` and `challenge` write it")
+    return _write_signature(models / roles.FILE, key.sign(contents[0]))
+
+
+def _write_signature(signed_file: Path, signature: bytes) -> Path:
+    file = signature_of(signed_file)
     waiting = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        waiting.write_bytes(key.sign(cards[0]))
+        waiting.write_bytes(signature)
         waiting.replace(file)
     except OSError as error:
         with contextlib.suppress(OSError):

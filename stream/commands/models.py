@@ -110,24 +110,33 @@ def make_keys(file: Path) -> None:
 
 
 @models.command("sign")
-@click.argument("name", metavar="NAME[@VERSION]", shell_complete=completions.models)
+@click.argument("name", metavar="NAME[@VERSION]|roles.toml", shell_complete=completions.models)
 @click.option("--key", type=existing_file, required=True, metavar="FILE", help="Private key, from `models keygen`.")
 @_models_option
 @click.pass_context
 def sign_model(context: click.Context, name: str, key: Path, folder: Path | None) -> None:
-    """Sign a bundle that loads, so that workers with the public key take it."""
+    """Sign a bundle that loads, or the roles, so that workers with the public key take it."""
     models_in, _ = _catalogue(context, folder)
-    from stream import signatures
+    from stream import roles, signatures
     from stream.catalogue import find
 
-    click.echo(signatures.sign(find(models_in, name).folder, key))
+    if name == roles.FILE:
+        click.echo(signatures.sign_roles(models_in, key))
+    else:
+        click.echo(signatures.sign(find(models_in, name).folder, key))
+
+
+def _role_key_option(command: Decorated) -> Decorated:
+    text = "Private key: sign roles.toml too, for workers that ask for it."
+    return click.option("--key", type=existing_file, metavar="FILE", help=text)(command)
 
 
 @models.command("promote")
 @click.argument("name", metavar="[NAME[@VERSION]]", required=False)
+@_role_key_option
 @_models_option
 @click.pass_context
-def promote_model(context: click.Context, name: str | None, folder: Path | None) -> None:
+def promote_model(context: click.Context, name: str | None, key: Path | None, folder: Path | None) -> None:
     """Make a forecaster the champion, whose forecasts are published; the challenger unless told otherwise.
 
     NAME stands for its highest version. Workers that run take it up as they take up a new version.
@@ -137,15 +146,18 @@ def promote_model(context: click.Context, name: str | None, folder: Path | None)
     from stream.catalogue import promote
 
     trust = signatures.trust(settings_of(context).models)
-    click.echo(promote(models_in, name, trust).read_text(encoding="utf-8"), nl=False)
+    _tell_roles(promote(models_in, name, trust), key, trust is not None)
 
 
 @models.command("challenge")
 @click.argument("name", metavar="[NAME[@VERSION]]", required=False)
 @click.option("--none", "nobody", is_flag=True, help="Score nobody any more.")
+@_role_key_option
 @_models_option
 @click.pass_context
-def challenge_model(context: click.Context, name: str | None, nobody: bool, folder: Path | None) -> None:
+def challenge_model(
+    context: click.Context, name: str | None, nobody: bool, key: Path | None, folder: Path | None
+) -> None:
     """Score a forecaster in the champion's shadow: on every tick, and never published."""
     if (name is None) != nobody:
         raise click.UsageError("whom? NAME, NAME@VERSION, or --none")
@@ -154,7 +166,18 @@ def challenge_model(context: click.Context, name: str | None, nobody: bool, fold
     from stream.catalogue import challenge
 
     trust = signatures.trust(settings_of(context).models)
-    click.echo(challenge(models_in, name, trust).read_text(encoding="utf-8"), nl=False)
+    _tell_roles(challenge(models_in, name, trust), key, trust is not None)
+
+
+def _tell_roles(file: Path, key: Path | None, wanted: bool) -> None:
+    """Sign the roles where there is a key, and print them."""
+    from stream import signatures
+
+    if key is not None:
+        signatures.sign_roles(file.parent, key)
+    elif wanted:
+        click.echo(f"workers take {file} once it is signed: `tapewatch models sign {file.name}`", err=True)
+    click.echo(file.read_text(encoding="utf-8"), nl=False)
 
 
 def _catalogue(context: click.Context, folder: Path | None) -> tuple[Path, Any]:

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from stream import backtest, cli, inference, signatures
+from stream import backtest, catalogue, cli, inference, roles, signatures
 from stream.config import DEFAULT_MODELS, ROOT, Models, Settings, load
 from stream.errors import ConfigError, ModelMismatch, TapewatchError
 from stream.library import Library
-from tests.bundles import add_version
+from tests.bundles import add_kind, add_version
 
 OLD = ("gru@1", "wgan@1", "dqn@1")
 BUNDLES = sorted(str(card.parent.relative_to(DEFAULT_MODELS)) for card in Path(DEFAULT_MODELS).glob("*/*/card.json"))
@@ -162,6 +162,82 @@ def test_keys_and_signatures_by_command(tmp_path: Path) -> None:
     for bundle in BUNDLES:
         assert "card.json.sig" in run("sign", bundle.split("/")[0], "--key", str(key), "--models", str(models))
     assert run("verify", "--key", str(public(key)), "--models", str(models)).count("ok: signature") == len(BUNDLES)
+
+
+def run(*arguments: str) -> str:
+    """What a command under `tapewatch models` prints."""
+    done = CliRunner().invoke(cli.commands, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_roles_that_are_not_signed_or_were_changed_are_refused_and_what_is_in_force_stays(
+    folder: Path, key: Path
+) -> None:
+    trust = signatures.of_key(public(key))
+    add_kind(folder, "lstm")
+    signatures.sign(folder / "lstm" / "1", key)
+    catalogue.promote(folder, "gru", trust)
+    file = folder / roles.FILE
+    signatures.sign_roles(folder, key)
+    library = Library(folder, trust)
+    assert library.newest.names == OLD
+    file.write_text('champion = "lstm"\n', encoding="utf-8")
+    library.look()
+    assert library.newest.names == OLD
+    assert f"{file}: roles.toml.sig is no signature of this roles.toml" in library.refused[folder]
+    for load_all in (inference.load, Library):
+        with pytest.raises(ModelMismatch, match=r"roles.toml.sig is no signature .* it was changed after"):
+            load_all(folder, trust)
+    signatures.signature_of(file).unlink()
+    library.look()
+    assert library.newest.names == OLD
+    assert f"{file} is not signed: roles.toml.sig is missing" in library.refused[folder]
+    assert "`tapewatch models sign roles.toml`" in library.refused[folder]
+    signatures.sign_roles(folder, key)
+    library.look()
+    assert library.newest.names == ("lstm@1", *OLD[1:])
+    assert library.refused == {}
+
+
+def test_roles_are_signed_by_command_and_where_they_are_written(folder: Path, key: Path, tmp_path: Path) -> None:
+    trust = signatures.of_key(public(key))
+    add_kind(folder, "lstm")
+    signatures.sign(folder / "lstm" / "1", key)
+    file = tmp_path / "tapewatch.toml"
+    file.write_text(f'[models]\npublic_key = "{public(key)}"\n', encoding="utf-8")
+    ours = ["--models", str(folder)]
+    models = ["--config", str(file), "models"]
+    said = run(*models, "promote", "gru", *ours)
+    assert f"workers take {folder / roles.FILE} once it is signed" in said
+    with pytest.raises(ModelMismatch, match=r"roles\.toml is not signed"):
+        catalogue.challenge(folder, "lstm", trust)
+    assert "roles.toml.sig" in run(*models, "sign", "roles.toml", "--key", str(key), *ours)
+    assert run(*models, "challenge", "lstm", "--key", str(key), *ours) == 'champion = "gru"\nchallenger = "lstm"\n'
+    assert roles.read(folder, trust) == roles.Roles("gru", "lstm")
+    assert run(*models, "verify", *ours).count("ok: signature") == len(BUNDLES) + 1
+    (folder / roles.FILE).write_text('champion = "lstm"\n', encoding="utf-8")
+    done = CliRunner().invoke(cli.commands, [*models, "verify", *ours])
+    assert "is no signature of this roles.toml" in str(done.exception)
+
+
+def test_roles_that_are_not_there_cannot_be_signed(folder: Path, key: Path) -> None:
+    with pytest.raises(ModelMismatch, match=r"has no roles.toml: `tapewatch models promote`"):
+        signatures.sign_roles(folder, key)
+
+
+def test_the_simulator_takes_only_a_signed_generator(folder: Path, key: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tapewatch.toml"
+    file.write_text(f'[models]\npublic_key = "{public(key)}"\n', encoding="utf-8")
+    simulate = ["--config", str(file), "simulate", "--generator", "--models", str(folder), "--seconds", "400"]
+    simulate += ["--symbol", "MADE", "--out", str(tmp_path / "made.csv")]
+    run(*simulate)
+    assert (tmp_path / "made.csv").stat().st_size > 0
+    (folder / "wgan-generator" / "1" / "card.json.sig").unlink()
+    done = CliRunner().invoke(cli.commands, simulate)
+    assert isinstance(done.exception, ModelMismatch)
+    assert "wgan-generator" in str(done.exception)
+    assert "is not signed" in str(done.exception)
 
 
 def test_a_key_is_never_written_over(key: Path, tmp_path: Path) -> None:
