@@ -8,7 +8,7 @@ from stream.config import Security
 from tests.certificates import Authority, Files
 
 PASSWORD: Final = "correct horse battery"
-USERS: Final = ("admin", "worker", "producer", "reader", "operator")
+USERS: Final = ("admin", "worker", "producer", "simulator", "reader", "operator")
 LISTENERS: Final = ("SASL", "MTLS", "EXPIRED", "OTHERHOST", "CLEAR")
 _PROPERTIES: Final = """\
 listeners=PLAINTEXT://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller_port}},{listeners}

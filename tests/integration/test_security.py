@@ -1,5 +1,6 @@
 """TLS, SASL and rights on a real Kafka: who gets in, who does not and what is said, and what a role needs."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -19,10 +20,11 @@ from stream.children import Child
 from stream.config import ROOT, Cluster, Security, Settings, Topics, Worker
 from stream.errors import NotAdmitted
 from tests.certificates import Authority
+from tests.exchange import FakeExchange, binance
 from tests.integration.secured import PASSWORD, SecuredKafka
 
 Eventually = Callable[..., None]
-ROLES = {"producer", "worker", "reader", "operator"}
+ROLES = {"producer", "simulator", "worker", "reader", "operator"}
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +59,9 @@ def _settings_file(folder: Path, broker: str, user: str, security: Security) -> 
     (folder / "password").write_text(PASSWORD + "\n")
     file = folder / f"{user}.toml"
     file.write_text(
-        f'broker = "{broker}"\n[security]\nprotocol = "SASL_SSL"\nusername = "{user}"\n'
-        f'password_file = "{folder / "password"}"\nca_file = "{security.ca_file}"\n[worker]\nport = 0\n'
+        f'broker = "{broker}"\n[security]\nprotocol = "SASL_SSL"\nmechanism = "{security.mechanism}"\n'
+        f'username = "{user}"\npassword_file = "{folder / "password"}"\nca_file = "{security.ca_file}"\n'
+        "[worker]\nport = 0\n"
     )
     return file
 
@@ -105,6 +108,73 @@ def test_each_role_does_its_work_with_its_rights_and_no_more(
     forbidden = _tapewatch("--config", files["reader"], "resume", "--reason", "a test", "--yes")
     assert forbidden.returncode == 1
     assert "did not take it for topic audit" in forbidden.stderr
+
+
+def test_a_simulator_may_tell_the_truth_and_a_producer_may_not(secured: SecuredKafka, tmp_path: Path) -> None:
+    files = {
+        role: _settings_file(tmp_path, secured.address("SASL"), role, secured.security(role))
+        for role in ("simulator", "reader", "producer")
+    }
+    made = ("simulate", "--scenario", "wash-prints", "--seconds", 60, "--at", 30, "--symbol", "MADE", "--speed", "max")
+    simulated = _tapewatch("--config", files["simulator"], *made)
+    assert simulated.returncode == 0, simulated.stderr
+    truth = _tapewatch("--config", files["reader"], "tail", "truth", "--from", "beginning", "--count", 1)
+    assert "MADE @simulator" in truth.stdout
+    forbidden = _tapewatch("--config", files["producer"], *made)
+    assert forbidden.returncode == 1
+    assert "truth" in forbidden.stderr
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+def test_worker_and_commands_are_let_in_by_each_mechanism(
+    secured: SecuredKafka, tmp_path: Path, mechanism: str
+) -> None:
+    symbol = f"BY-{mechanism}"
+    files = {
+        role: _settings_file(tmp_path, secured.address("SASL"), role, secured.security(role, mechanism))
+        for role in ("producer", "worker", "reader")
+    }
+    ticks = tmp_path / "ticks.csv"
+    lines = [f"{symbol},{1_700_000_000_000_000_000 + i * 1_000_000_000},{100 + i % 3},1" for i in range(20)]
+    ticks.write_text("symbol,exchange_ns,price,size\n" + "\n".join(lines) + "\n")
+    command = [sys.executable, "-m", "stream.cli", "--config", str(files["worker"]), "worker"]
+    with Child(command, tmp_path / "worker.log", directory=ROOT) as worker:
+        replayed = _tapewatch("--config", files["producer"], "replay", ticks, "--speed", "max")
+        assert replayed.returncode == 0, replayed.stderr
+        tail = _tapewatch(
+            *("--config", files["reader"], "tail", "risk", "--symbol", symbol, "--from", "beginning", "--count", 20)
+        )
+        assert tail.returncode == 0, tail.stderr
+        assert worker.stop() == 0
+    assert tail.stdout.count(symbol) == 20
+    assert PASSWORD not in worker.log.read_text() + replayed.stdout + replayed.stderr + tail.stderr
+
+
+def test_a_feed_puts_an_exchange_s_trades_on_kafka_by_certificate(secured: SecuredKafka, tmp_path: Path) -> None:
+    exchange = FakeExchange([binance("BTCUSDT", number) for number in (1, 2, 2, 3)])
+    files = secured.authority.issue("producer", password=b"of the key")
+    producer, reader = tmp_path / "producer.toml", secured.security("reader")
+    producer.write_text(
+        f'broker = "{secured.address("MTLS")}"\n[security]\nprotocol = "SSL"\nca_file = "{secured.authority.file}"\n'
+        f'certificate_file = "{files.certificate}"\nkey_file = "{files.key}"\nkey_password = "of the key"\n'
+    )
+    tail = ["--config", _settings_file(tmp_path, secured.address("SASL"), "reader", reader), "tail", "ticks"]
+    tail += ["--symbol", "BTCUSDT", "--from", "beginning", "--count", 3, "--json"]
+
+    async def play() -> "subprocess.CompletedProcess[str]":
+        async with exchange.open():
+            command = [sys.executable, "-m", "stream.cli", "--config", str(producer), "feed", "binance", "btcusdt"]
+            with Child([*command, "--address", exchange.address], tmp_path / "feed.log", directory=ROOT) as feed:
+                found = await asyncio.to_thread(_tapewatch, *tail)
+                assert await asyncio.to_thread(feed.stop) == 0, feed.last_lines()
+                return found
+
+    done = asyncio.run(play())
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["value"]["trade_id"] for line in done.stdout.splitlines()] == [1, 2, 3]
+    said = (tmp_path / "feed.log").read_text()
+    assert "stopped: sent 3 ticks to ticks" in said
+    assert "of the key" not in said
 
 
 def test_a_worker_without_rights_says_which_topics_it_cannot_see(secured: SecuredKafka, tmp_path: Path) -> None:
