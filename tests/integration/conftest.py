@@ -1,13 +1,33 @@
 """Real brokers for the tests: one Kafka for the whole run, an embedded one for each test that asks."""
 
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from stream.broker import EmbeddedBroker, KafkaBroker
-from stream.config import Settings, Topics
+from stream import topics
+from stream.broker import EmbeddedBroker, KafkaBroker, free_ports
+from stream.children import Child
+from stream.config import ROOT, Settings, Topics, Worker
+
+StartModule = Callable[..., Child]
+
+
+def own_worker(settings: Settings, **options: Any) -> Settings:
+    """Settings with a group and a port of one's own."""
+    group = settings.topics.ticks.removesuffix(".ticks")
+    worker = Worker(group=group, port=free_ports(1)[0], commit_interval_seconds=0.2, **options)
+    return msgspec.structs.replace(settings, worker=worker)
+
+
+def another_port(settings: Settings) -> Settings:
+    """The same for another worker of the group."""
+    return msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, port=free_ports(1)[0]))
 
 
 @pytest.fixture(scope="session")
@@ -47,13 +67,43 @@ def kafka_settings(kafka: KafkaBroker, own_topics: Topics) -> Settings:
     return Settings(broker=kafka.address, topics=own_topics)
 
 
+@pytest.fixture(params=["at_least_once", "exactly_once"])
+def delivery(request: pytest.FixtureRequest) -> str:
+    """What the worker of `small_chunks` promises."""
+    return str(request.param)
+
+
+@pytest.fixture
+def small_chunks(kafka_settings: Settings, delivery: str) -> Settings:
+    """Settings of a worker of one's own on topics of two partitions, which are there, in chunks of 16 ticks."""
+    two = msgspec.structs.replace(kafka_settings.topics, partitions=2)
+    settings = own_worker(msgspec.structs.replace(kafka_settings, topics=two), delivery=delivery, chunk_ticks=16)
+    topics.create(settings)
+    return settings
+
+
+@pytest.fixture
+def start_module(tmp_path: Path) -> Iterator[StartModule]:
+    """Starts Python's modules as programs, each with a log of its own; what still runs after the test is ended."""
+    started: list[Child] = []
+
+    def run(*arguments: str, environ: Mapping[str, str] | None = None) -> Child:
+        log = tmp_path / f"worker{len(started)}.log"
+        started.append(Child([sys.executable, "-m", *arguments], log, environ, ROOT))
+        return started[-1]
+
+    yield run
+    for child in started:
+        child.stop()
+
+
 @pytest.fixture
 def embedded_settings(embedded: EmbeddedBroker, own_topics: Topics) -> Settings:
     """Settings for the embedded broker with topics of one's own."""
     return Settings(broker=embedded.address, topics=own_topics)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def eventually() -> Callable[[Callable[[], bool]], None]:
     """Wait until a condition holds, for at most 60 seconds."""
 

@@ -25,8 +25,8 @@ from stream.broker import KafkaBroker
 from stream.children import Child
 from stream.config import Alerts, Settings
 from stream.verify import Topic, verify
+from tests.integration.conftest import own_worker
 from tests.integration.test_recovery import Feed, Start, by_hand, read, said, start
-from tests.integration.test_worker import own_worker
 from tests.ticks import SECOND, START_NS, message
 
 Eventually = Callable[..., None]

@@ -2,55 +2,53 @@
 
 import os
 import signal
-import sys
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 
-from stream import controls, topics
-from stream.broker import free_ports
+from stream import controls
 from stream.children import Child
-from stream.config import ROOT, Alerts, Settings
+from stream.config import Alerts, Settings
 from stream.messages import ControlName, decode_action, encode
+from tests.integration.conftest import StartModule, another_port
 from tests.integration.test_recovery import Feed, committed, read, said, verified
-from tests.integration.test_worker import own_worker
 
 Eventually = Callable[..., None]
 Start = Callable[[], Child]
 
 
-@pytest.fixture(params=["at_least_once", "exactly_once"])
-def settings(kafka_settings: Settings, request: pytest.FixtureRequest) -> Settings:
-    """Two partitions, small chunks, and a checkpoint every 100 ms."""
-    two = msgspec.structs.replace(kafka_settings.topics, partitions=2)
-    settings = msgspec.structs.replace(kafka_settings, topics=two, alerts=Alerts(stale_seconds=3600.0))
-    settings = own_worker(settings, delivery=request.param, chunk_ticks=16)
-    topics.create(settings)
-    return settings
+@pytest.fixture
+def settings(small_chunks: Settings) -> Settings:
+    """No instrument is silent so soon."""
+    return msgspec.structs.replace(small_chunks, alerts=Alerts(stale_seconds=3600.0))
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
-    """Starts workers, each with a port of its own."""
-    started: list[Child] = []
-
-    def run() -> Child:
-        worker = msgspec.structs.replace(settings.worker, port=free_ports(1)[0])
-        text = encode(msgspec.structs.replace(settings, worker=worker)).decode()
-        command = [sys.executable, "-m", "tests.integration.by_hand", text]
-        started.append(Child(command, tmp_path / f"worker{len(started)}.log", directory=ROOT))
-        return started[-1]
-
-    yield run
-    for child in started:
-        child.stop()
+def start(settings: Settings, start_module: StartModule) -> Start:
+    """Starts workers with models by hand, each with a port of its own."""
+    return lambda: start_module("tests.integration.by_hand", encode(another_port(settings)).decode())
 
 
 def ask(settings: Settings, name: ControlName, symbol: str | None = None) -> controls.Asked:
     return controls.send(settings, controls.made(name, "a test", "anna", symbol))
+
+
+def board(worker: Child) -> str:
+    """Address of a worker's pages."""
+    return worker.log.read_text(encoding="utf-8").split("metrics=")[1].split("/metrics")[0]
+
+
+def pressed(address: str, **wish: str) -> dict[str, Any]:
+    """What a worker answers to its page's own "Halt actions"."""
+    request = urllib.request.Request(
+        f"{address}/control", msgspec.json.encode(wish), {"Content-Type": "application/json", "Origin": address}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: dict[str, Any] = msgspec.json.decode(answer.read())
+        return found
 
 
 def gates(settings: Settings) -> dict[tuple[int, int], tuple[str, str | None]]:
@@ -100,7 +98,7 @@ def test_a_halt_and_a_kill_around_it_leave_every_action_as_the_controls_say(
     told = controls.taken(settings, asked[-1], 60.0)
     assert {(each.partition, each.changed) for each in told.values()} == {(0, True), (1, True)}
     all_done()
-    with urllib.request.urlopen(third.log.read_text().split("metrics=")[1].split()[0], timeout=5) as answer:
+    with urllib.request.urlopen(f"{board(third)}/metrics", timeout=5) as answer:
         page = answer.read().decode()
     assert 'tapewatch_controls_total{control="resume"} 2.0' in page
     assert "tapewatch_ticks_total 100.0" in page  # controls are no ticks
@@ -120,3 +118,29 @@ def test_a_halt_and_a_kill_around_it_leave_every_action_as_the_controls_say(
         (each.control.control_id, partition, offset) for each in asked for partition, offset in each.offsets.items()
     }
     assert [list(scopes) for scopes in controls.in_force(audits, range(2)).values()] == [["S3"], ["S3"]]
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once"])
+def test_a_halt_by_the_board_is_on_kafka_in_force_and_on_audit(
+    settings: Settings, start: Start, eventually: Eventually
+) -> None:
+    feed = Feed(settings)
+    feed.send(100)
+    worker = start()
+    eventually(lambda: committed(settings) == 100)
+    answer = pressed(board(worker), control="halt", reason="the feed is wrong", typed="HALT", by="anna", symbol="S3")
+    assert answer["partitions"] == [0, 1]
+    eventually(lambda: committed(settings) == 102)  # a control is a record among the ticks
+    feed.send(100)
+    eventually(lambda: committed(settings) == 202)
+    assert worker.stop() == 0
+    assert verified(settings, feed.sent).controls == 2
+    after = [(symbol, gate) for (_, offset), (symbol, gate) in gates(settings).items() if offset > 50]
+    assert {symbol for symbol, gate in after if gate == "halted"} == {"S3"}
+    assert {gate for symbol, gate in after if symbol == "S3"} == {"halted"}
+    asked, *taken = controls.history(settings)
+    assert (asked.event, asked.control_id, asked.control, asked.symbol) == ("asked", answer["control_id"], "halt", "S3")
+    assert (asked.by, asked.reason) == ("anna (board, not signed in)", "the feed is wrong")
+    assert {(each.event, each.control_id, each.partition, each.offset) for each in taken} == {
+        ("taken", asked.control_id, partition, 50) for partition in (0, 1)
+    }

@@ -33,7 +33,8 @@ from stream.messages import (
     is_msgpack,
 )
 from tests.golden.stream import SAMPLE
-from tests.integration.test_worker import Reader, own_worker
+from tests.integration.conftest import own_worker
+from tests.integration.test_worker import Reader
 
 ROWS = 12_000
 BAD_ROWS = {100: -1.0, 5_000: 1e300, 11_000: 0.0}

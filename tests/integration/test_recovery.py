@@ -27,7 +27,7 @@ from stream.messages import decode_alert, decode_risk, encode
 from stream.pipeline import Pipeline
 from stream.verify import LoadModels, MakePipeline, Report, verify
 from tests.fakes import FakeModels
-from tests.integration.test_worker import own_worker
+from tests.integration.conftest import own_worker
 from tests.ticks import SECOND, START_NS, message
 
 Eventually = Callable[..., None]

@@ -18,8 +18,8 @@ from stream.publisher import rejected_record
 from stream.rejected import RETRIED_FROM, Refused, Rejects, Returns
 from stream.toml import to_toml
 from stream.verify import Topic
+from tests.integration.conftest import own_worker
 from tests.integration.test_recovery import committed
-from tests.integration.test_worker import own_worker
 from tests.ticks import SECOND, START_NS, message
 
 Eventually = Callable[..., None]

@@ -1,60 +1,39 @@
 """A new version of a model while the worker runs, and a kill around the swap: a real Kafka, the models that ship."""
 
 import shutil
-import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from stream import catalogue, roles, topics
-from stream.broker import free_ports
+from stream import catalogue, roles
 from stream.children import Child
-from stream.config import DEFAULT_MODELS, ROOT, Settings
+from stream.config import DEFAULT_MODELS, Settings
 from stream.messages import decode_prediction
 from stream.verify import verify, with_models
 from tests.benchmark.stand import environment
 from tests.bundles import add_kind, add_version
+from tests.integration.conftest import StartModule, another_port
 from tests.integration.test_recovery import Feed, committed, read, said
-from tests.integration.test_worker import own_worker
 
 Eventually = Callable[..., None]
 Start = Callable[[], Child]
 
 
-@pytest.fixture(params=["at_least_once", "exactly_once"])
-def settings(kafka_settings: Settings, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """Two partitions, small chunks, a checkpoint every 200 ms, and a folder of models that is looked at as often."""
+@pytest.fixture
+def settings(small_chunks: Settings, tmp_path: Path) -> Settings:
+    """A folder of models of one's own, that is looked at every 200 ms."""
     models = shutil.copytree(DEFAULT_MODELS, tmp_path / "models")
-    two = msgspec.structs.replace(kafka_settings.topics, partitions=2)
-    settings = own_worker(
-        msgspec.structs.replace(kafka_settings, topics=two),
-        delivery=request.param,
-        chunk_ticks=16,
-        models=str(models),
-        models_poll_seconds=0.2,
-    )
-    topics.create(settings)
-    return settings
+    worker = msgspec.structs.replace(small_chunks.worker, models=str(models), models_poll_seconds=0.2)
+    return msgspec.structs.replace(small_chunks, worker=worker)
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
+def start(settings: Settings, start_module: StartModule) -> Start:
     """Starts workers, each with a port of its own."""
-    started: list[Child] = []
-
-    def run() -> Child:
-        worker = msgspec.structs.replace(settings.worker, port=free_ports(1)[0])
-        environ = environment(msgspec.structs.replace(settings, worker=worker))
-        command = [sys.executable, "-m", "stream.cli", "worker"]
-        started.append(Child(command, tmp_path / f"worker{len(started)}.log", environ, directory=ROOT))
-        return started[-1]
-
-    yield run
-    for child in started:
-        child.stop()
+    return lambda: start_module("stream.cli", "worker", environ=environment(another_port(settings)))
 
 
 def page(worker: Child) -> str:
@@ -132,7 +111,7 @@ def number(page_: str, metric: str) -> float:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("settings", ["at_least_once"], indirect=True)
+@pytest.mark.parametrize("delivery", ["at_least_once"])
 def test_a_challenger_is_scored_and_not_published_until_it_is_promoted(
     settings: Settings, start: Start, eventually: Eventually
 ) -> None:

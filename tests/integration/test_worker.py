@@ -20,7 +20,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from stream import clients, topics
 from stream.broker import KafkaBroker, free_ports
 from stream.children import Child
-from stream.config import ROOT, Settings, Topics, Worker
+from stream.config import ROOT, Settings, Topics
+from tests.integration.conftest import own_worker
 from tests.integration.echo import BAD, POISON
 
 LOADING = {
@@ -76,14 +77,6 @@ def run_worker(tmp_path: Path) -> Iterator[Run]:
     yield start
     for worker in started:
         worker.stop()
-
-
-def own_worker(settings: Settings, **options: Any) -> Settings:
-    """Settings with a group and a port of one's own."""
-    (port,) = free_ports(1)
-    group = settings.topics.ticks.removesuffix(".ticks")
-    worker = Worker(group=group, port=port, commit_interval_seconds=0.2, **options)
-    return msgspec.structs.replace(settings, worker=worker)
 
 
 @pytest.fixture
