@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev demo test lint format kafka bench peers chaos faults fuzz soak models lock docs dashboards dashboards-check prometheus chromium pictures sbom clean
+.PHONY: help setup setup-dev demo test lint format kafka bench peers chaos faults fuzz soak models lock docs dashboards dashboards-check prometheus chromium kcat pictures sbom clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -33,7 +33,7 @@ setup-dev: .venv/.dev setup ## add what training and the tests need (torch among
 demo: setup ## embedded broker, worker and a replay of real trades with a live board; options in ARGS="..."
 	@$(BIN)/tapewatch demo $(ARGS)
 
-test: setup-dev kafka prometheus chromium lint ## what CI runs: format, lint, types and all tests, on a real Kafka
+test: setup-dev kafka prometheus chromium kcat lint ## what CI runs: format, lint, types and all tests, on a real Kafka
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: .venv/.dev ## ruff format --check, ruff check, mypy --strict
@@ -99,6 +99,15 @@ chromium: ## install Debian's Chromium if it is missing, where we may (root, apt
 	  $$install >/dev/null || { apt-get update -qq && $$install >/dev/null; }; \
 	else echo "Chromium is missing: install it (Debian: apt install chromium);" \
 	  "the tests of the board in the browser are skipped without it" >&2; fi
+
+# The test of the example with it is skipped, with this reason, where it cannot be had.
+kcat: ## install Debian's kcat if it is missing, where we may (root, apt-get)
+	@command -v kcat >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "==> installing kcat"; \
+	    apt-get install -y -qq kcat >/dev/null || { apt-get update -qq && apt-get install -y -qq kcat >/dev/null; }; \
+	  else echo "kcat is missing: install it (Debian, Ubuntu: apt install kcat; macOS: brew install kcat);" \
+	    "the test of the example with it is skipped without it" >&2; fi; }
 
 pictures: setup-dev chromium ## take the pictures of the board in docs/images again
 	@$(BIN)/python -m tests.browser $(ARGS)

@@ -1,5 +1,7 @@
 """The programs of docs/examples, each run as a reader would, on a real Kafka."""
 
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from stream import clients, messages, topics
 from stream.children import Child
 from stream.config import ROOT, Settings
 from stream.messages import Alert, Contribution, Risk
+from tests.documents import blocks
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -76,3 +79,21 @@ def test_a_topic_becomes_a_table(filled: Settings, tmp_path: Path) -> None:
     assert table["score"] == [10.0, 20.0, 30.0, 40.0]
     assert table["symbol"] == ["A", "B", "A", "A"]
     assert str(table["time"][0]) == "2023-11-14 22:13:20+00:00"
+
+
+@pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed: make kcat")
+def test_kcat_prints_what_comes(kafka_settings: Settings, tmp_path: Path, eventually: Callable[..., None]) -> None:
+    topics.create(kafka_settings)
+    (block,) = blocks("docs/examples/README.md", "sh")
+    (line,) = block.lines
+    words = shlex.split(line.replace("127.0.0.1:9092", kafka_settings.broker))
+    words[words.index("risk")] = kafka_settings.topics.risk
+    producer, risk = clients.producer(kafka_settings.cluster), messages.encode(_risk(0, "A", 10.0))
+
+    def printed() -> bool:
+        producer.send(kafka_settings.topics.risk, key=b"A", value=risk, partition=0)
+        return f"A {risk.decode()}\n" in child.log.read_text()
+
+    with Child(words, tmp_path / "out.log") as child:
+        eventually(printed)
+    producer.close()
