@@ -2,8 +2,8 @@
 
 A block behind the line `<!-- run -->` is run by tests/integration/test_documents.py: shell lines and Python programs,
 in the order of the page, in a folder of its own, where the page's last block of TOML is `tapewatch.toml`. The lines of
-one behind `<!-- start -->` are started, and run until the page is done. Of all other shell blocks the arguments must
-parse.
+one behind `<!-- start -->` are started, and run until the page is done. All other shell blocks are run by
+tests/integration/test_howto.py, or it says why not; of each line the arguments must parse.
 """
 
 import re
