@@ -21,10 +21,11 @@ from stream import clients, controls, halts, messages, security, signatures, sna
 from stream.challenger import Challenger, Shadow
 from stream.checkpoints import Checkpoints
 from stream.config import Settings
+from stream.conflation import Conflation
 from stream.errors import ConfigError, MissingTopic, TapewatchError, WorkerFailed
 from stream.health import Health
 from stream.inference import Card
-from stream.lanes import Lane, MakePipeline
+from stream.lanes import ChunkPipeline, Lane, MakePipeline
 from stream.library import Library
 from stream.messages import Alert
 from stream.metrics import HEADS, Metrics
@@ -33,7 +34,7 @@ from stream.presence import LOOK_SECONDS, Presence
 from stream.publisher import METADATA_MS, Publisher, Record, rejected_record
 from stream.swaps import Swaps
 from stream.switch import Switch
-from stream.telemetry import Drift, Scores, note_computed, note_published
+from stream.telemetry import Drift, Scores, note_computed, note_held, note_published
 from stream.transactions import is_fenced
 from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, Options, Transport
 from stream.web.desk import Desk
@@ -223,7 +224,17 @@ class Worker(Listener):
         pipeline = self._make_pipeline(partition)
         self._desk.open(partition, pipeline.instruments)
         shadow = Shadow(self._settings, self._challenger)
-        return Lane(pipeline, scores, offset, self._settings.worker.chunks_in_flight, shadow)
+        conflation = self._new_conflation(partition, pipeline) if self._settings.worker.conflate_ms else None
+        return Lane(pipeline, scores, offset, self._settings.worker.chunks_in_flight, shadow, conflation)
+
+    def _new_conflation(self, partition: int, pipeline: ChunkPipeline) -> Conflation:
+        def current(conflation: Conflation) -> bool:
+            lane = self._lanes.get(partition)
+            is_ours = lane is not None and lane.conflation is conflation and lane.lost is None
+            return is_ours and self._checkpoints.allowed
+
+        interval, outlet = self._settings.worker.conflate_ms, partial(self._outlet, partition)
+        return Conflation(interval, partition, pipeline, outlet, current, self._metrics)
 
     def _wanted(self) -> Card | None:
         """Of the forecaster that is in force, or about to be."""
@@ -247,6 +258,8 @@ class Worker(Listener):
         if lane is None:
             self.consumer.give_up(event.message)
             return
+        if lane.conflation is not None:
+            await lane.conflation.room()
         await lane.slots.acquire()
         await lane.settled(delivery.span.end)
         if self.failure is not None or lane.lost is not None:
@@ -257,6 +270,7 @@ class Worker(Listener):
         try:
             output = self._compute(lane, delivery)
             flight = lane.depart()
+            held = None if lane.conflation is None else lane.conflation.hold(delivery, output)
             sent = time.perf_counter()
             futures = await self._publish(delivery.chunk.partition, output)
         except Exception as error:  # noqa: BLE001  whatever it is, the chunk is not done
@@ -266,7 +280,9 @@ class Worker(Listener):
             if flight is not None:
                 flight.set_result(None)
             return
-        task = asyncio.create_task(self._finish(event, lane, flight, futures, output, sent))
+        arrived = asyncio.gather(*futures)
+        arrived.add_done_callback(lambda _: lane.slots.release())
+        task = asyncio.create_task(self._finish(event, lane, flight, arrived, held, output, sent))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.sleep(0)  # lets the producer take the batches before the next chunk occupies the loop
@@ -331,13 +347,16 @@ class Worker(Listener):
         event: faust.EventT[Any],
         lane: Lane,
         flight: "asyncio.Future[None]",
-        futures: list[asyncio.Future[Any]],
+        arrived: "asyncio.Future[Any]",
+        held: "asyncio.Future[None] | None",
         output: Output,
         sent: float,
     ) -> None:
         delivery = cast(Delivery, event.value)
         try:
-            await asyncio.gather(*futures)
+            await arrived
+            if held is not None:
+                await asyncio.shield(held)  # others wait for it as well
         except asyncio.CancelledError:
             self.consumer.give_up(event.message)  # the partition's producer was closed: a new assignment
         except (KafkaError, TapewatchError) as error:
@@ -345,9 +364,11 @@ class Worker(Listener):
             self.consumer.give_up(event.message)
         else:
             event.ack()
-            note_published(self._metrics, delivery, output, time.perf_counter() - sent)
+            if held is None:
+                note_published(self._metrics, delivery, output, time.perf_counter() - sent)
+            else:
+                note_held(self._metrics, output)
         finally:
-            lane.slots.release()
             flight.set_result(None)
 
     def _fail(self, error: Exception, lane: Lane, delivery: Delivery) -> None:

@@ -97,7 +97,9 @@ def document(settings: Settings | None = None) -> dict[str, Any]:
             "description": (
                 "Trade ticks in; for each accepted tick a forecast, a risk and an action out, and alerts. Written as "
                 'JSON, or with the setting format = "msgpack" as MessagePack maps with the same fields; ticks may '
-                "come as either, message by message."
+                "come as either, message by message. With the setting worker.conflate_ms not every accepted tick has a "
+                "forecast, a risk and an action of its own: each instrument has at most one in the interval, and its "
+                "field `ticks` says how many ticks it stands for."
             ),
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },

@@ -184,6 +184,7 @@ class Checkpoints:
         return {tp: offset for tp, offset in zip(tps, done, strict=True) if offset is not None}
 
     async def _checkpoint(self, tp: TP, ledgers: Mapping[TP, Ledger], committed: int | None) -> int | None:
+        await self._send_held(tp.partition)
         lane, transactions = self._lanes.get(tp.partition), self.transactions.get(tp.partition)
         if lane is None or transactions is None or lane.lost is not None or not self.allowed:
             return None
@@ -221,6 +222,12 @@ class Checkpoints:
             settle(lane, committed=committed is not None)
         self._metrics.snapshots(len(captured.names))
         return committed
+
+    async def _send_held(self, partition: int) -> None:
+        """What conflation holds back belongs into the transaction of its ticks."""
+        lane = self._lanes.get(partition)
+        if self._exactly_once and lane is not None and lane.conflation is not None:
+            await lane.conflation.come()
 
     def _pieces(
         self, captured: Captured, obsolete: set[bytes], origin: bytes | None, models: list[Record]

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from aiokafka.record.memory_records import MemoryRecords
 from google_crc32c import value as crc32c
+from numpy.typing import NDArray
 
 from stream import messages
 from stream.core import records
@@ -33,7 +34,8 @@ MAX_BATCH_BYTES: Final = 1_000_000
 # --- The schema: literal pieces and the values between them ---------------------------------------------------------
 
 _STRUCTS: Final = (messages.Prediction, messages.Risk, messages.Action)
-_INTEGERS: Final = ("offset", "exchange_ns")
+_COUNTED: Final = "ticks"  # the last field, written only where results are conflated
+_INTEGERS: Final = ("offset", "exchange_ns", _COUNTED)
 _NUMBERS: Final = (
     *FORECAST_COLUMNS,
     *RISK_COLUMNS,
@@ -77,18 +79,20 @@ def _horizon(seconds: int) -> messages.Horizon:
     return messages.Horizon(**{name: filled.get(name, _hole(f"{name}_{seconds}s")) for name in fields})
 
 
-def _pieces(kind: type[msgspec.Struct], form: Format) -> Pieces:
-    filled = {
+def _pieces(kind: type[msgspec.Struct], form: Format, *, counted: bool = False) -> Pieces:
+    filled: dict[str, Any] = {
         "horizons": [_horizon(seconds) for seconds in messages.HORIZONS],
         "action_values": [_hole(f"action_value_{action}") for action in messages.ACTIONS],
+        **({} if counted else {_COUNTED: 1}),  # the default, which is not written
     }
     record = kind(**{name: filled.get(name, _hole(name)) for name in kind.__struct_fields__})
-    cut = _HOLES[form].split(messages.ENCODERS[form](record))
+    # As a dict: of a struct that lacks one of 16 fields msgspec writes MessagePack's longer head of a map.
+    cut = _HOLES[form].split(messages.ENCODERS[form](msgspec.to_builtins(record)))
     return Pieces(cut[::2], [name.decode() for name in cut[1::2]])
 
 
-def _check_schema(pieces: list[Pieces]) -> None:
-    known = {*_PREFIX, *_CONSTANT, *_INTEGERS, *_NUMBERS, *_NAMES}
+def _check_schema(pieces: list[Pieces], *, counted: bool = False) -> None:
+    known = {*_PREFIX, *_CONSTANT, *_INTEGERS, *_NUMBERS, *_NAMES} - (set() if counted else {_COUNTED})
     found = {name for topic in pieces for name in topic.names}
     if found != known:
         raise TypeError(f"messages.py and encoding.py differ in the fields of the results: {sorted(found ^ known)}")
@@ -96,9 +100,13 @@ def _check_schema(pieces: list[Pieces]) -> None:
         raise TypeError(f"every result must begin with the fields {_PREFIX}")
 
 
-_PIECES: Final = {form: [_pieces(kind, form) for kind in _STRUCTS] for form in messages.ENCODERS}
-for _form in _PIECES.values():
-    _check_schema(_form)
+_PIECES: Final = {
+    (form, counted): [_pieces(kind, form, counted=counted) for kind in _STRUCTS]
+    for form in messages.ENCODERS
+    for counted in (False, True)
+}
+for (_, _counted), _topics in _PIECES.items():
+    _check_schema(_topics, counted=_counted)
 
 # --- Layouts: the schema as the kernel walks it ---------------------------------------------------------------------
 
@@ -306,32 +314,35 @@ class ResultEncoder:
             raise ValueError(f"a batch must have room for one record of 8191 bytes: {max_batch_bytes=}")
         self._topics = topics
         self._form = form
-        self._pieces = _PIECES[form]
-        self._opening = _opening(self._pieces)
+        self._opening = _opening(_PIECES[form, False])  # with `ticks` it is the same
         self._transactional = transactional
         self._max_batch_bytes = max_batch_bytes
         self._text = np.empty(4096, np.uint8)
         self._used = 0
         self._bounds = np.zeros((64, 3), np.int64)
         self._max_instrument_bytes = 0
-        self.set_models(models)
+        self._models = models
+        self._layouts: dict[tuple[int, bool], list[Layout]] = {}  # by partition, and whether `ticks` is written
 
     def set_models(self, models: tuple[str, str, str]) -> None:
         """Name other models in the results encoded from now on."""
-        self._models = models
-        self._layouts: dict[int, list[Layout]] = {}
+        if models != self._models:
+            self._models = models
+            self._layouts = {}
 
     def add(self, slot: int, symbol: str, venue: str) -> None:
         """Make an instrument known, before its first result. A slot added again belongs to the new instrument."""
         key, encode = symbol.encode(), messages.ENCODERS[self._form]
-        beginning = self._opening + encode(symbol) + self._pieces[0].literals[1] + encode(venue)
+        beginning = self._opening + encode(symbol) + _PIECES[self._form, False][0].literals[1] + encode(venue)
         start, self._used = self._used, self._used + len(key) + len(beginning)
         self._grow(self._used, slot + 1)
         self._text[start : self._used] = np.frombuffer(key + beginning, np.uint8)
         self._bounds[slot] = start, len(key), len(beginning)
         self._max_instrument_bytes = max(self._max_instrument_bytes, len(key) + len(beginning))
 
-    def encode(self, results: Results, partition: int, timestamp_ms: int) -> list[PackedBatch]:
+    def encode(
+        self, results: Results, partition: int, timestamp_ms: int, ticks: NDArray[np.int64] | None = None
+    ) -> list[PackedBatch]:
         """Encode the results of one chunk.
 
         Parameters
@@ -342,6 +353,8 @@ class ResultEncoder:
             Of the ticks; the results go to the same one.
         timestamp_ms : int
             Time of publishing, ms since the Unix epoch; the timestamp of every record.
+        ticks : int64[n], optional
+            How many ticks each result stands for; None: one, and no record says so.
 
         Returns
         -------
@@ -358,16 +371,17 @@ class ResultEncoder:
         """
         if not len(results.slot):
             return []
-        if partition not in self._layouts:
-            self._layouts[partition] = self._make_layouts(partition)
-        columns = _columns(results)
+        way = partition, ticks is not None
+        if way not in self._layouts:
+            self._layouts[way] = self._make_layouts(*way)
+        columns = _columns(results, ticks)
         return [
             PackedBatch(topic, partition, buffer, count, timestamp_ms, self._transactional)
-            for topic, layout in zip(self._topics, self._layouts[partition], strict=True)
+            for topic, layout in zip(self._topics, self._layouts[way], strict=True)
             for buffer, count in self._write(columns, layout)
         ]
 
-    def _make_layouts(self, partition: int) -> list[Layout]:
+    def _make_layouts(self, partition: int, counted: bool) -> list[Layout]:
         return [
             _layout(
                 pieces,
@@ -375,7 +389,7 @@ class ResultEncoder:
                 {"partition": partition, "model": model},
                 self._form,
             )
-            for pieces, model in zip(self._pieces, self._models, strict=True)
+            for pieces, model in zip(_PIECES[self._form, counted], self._models, strict=True)
         ]
 
     def _write(self, columns: Columns, layout: Layout) -> Iterator[tuple[memoryview, int]]:
@@ -402,7 +416,7 @@ class ResultEncoder:
             self._bounds = bounds
 
 
-def _columns(results: Results) -> Columns:
+def _columns(results: Results, ticks: NDArray[np.int64] | None) -> Columns:
     """The columns of `results` side by side, in the order of `_INTEGERS`, `_NUMBERS` and `_NAMES`."""
     rows = len(results.slot)
     numbers = (
@@ -413,9 +427,10 @@ def _columns(results: Results) -> Columns:
         results.expected_reward[:, np.newaxis],
     )
     codes = (results.warming.view(np.int8), results.level, results.action, results.gate)
+    integers = (results.offset, results.exchange_ns) if ticks is None else (results.offset, results.exchange_ns, ticks)
     return Columns(
         results.slot.astype(np.int64),
-        np.concatenate((results.offset, results.exchange_ns)).reshape(-1, rows),
+        np.concatenate(integers).reshape(-1, rows),
         np.concatenate(numbers, axis=1),
         np.concatenate(codes).reshape(-1, rows),
     )

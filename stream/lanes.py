@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from stream.challenger import Shadow
+from stream.conflation import Conflation
+from stream.core.conflation import Chosen
 from stream.decoding import Chunk, Instruments
+from stream.encoding import PackedBatch
 from stream.halts import Halts
 from stream.inference import Models
 from stream.messages import Alert
@@ -32,6 +35,9 @@ class ChunkPipeline(Protocol):
 
     def process(self, chunk: Chunk, timestamp_ms: int) -> Output:
         """Answer every message of a chunk."""
+
+    def encode_newest(self, chosen: Iterable[Chosen], timestamp_ms: int) -> list[PackedBatch]:
+        """What conflation has chosen of the results, as record batches."""
 
     def stale(self, now_ms: int) -> list[Alert]:
         """Alerts of instruments that have fallen silent."""
@@ -75,8 +81,10 @@ class Lane:
         next_offset: int | None,
         chunks_in_flight: int,
         shadow: Shadow,
+        conflation: Conflation | None = None,
     ) -> None:
         self.pipeline = pipeline
+        self.conflation = conflation  # None: every result is published at once
         self.scores = scores
         self.shadow = shadow  # of the champion: the challenger, if there is one
         self.next_offset = next_offset  # the first offset that the pipeline's state does not hold

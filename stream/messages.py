@@ -2,7 +2,8 @@
 
 Decoding is validation: what a decoder of this module lets through satisfies every bound written here. New fields
 go last, with a default, so that old and new processes can share a topic. Results carry the partition and offset
-of the tick they answer and no clock of ours, so the same ticks always give the same bytes.
+of the tick they answer and no clock of ours, so the same ticks always give the same bytes; where results are conflated
+(`core.conflation`) that holds for all but their last field, `ticks`.
 
 `stream/encoding.py` writes the three result structs with a compiled encoder; tests decode its bytes with the
 structs of this module.
@@ -42,6 +43,14 @@ Partition = Annotated[int, Meta(ge=0, description="partition of the tick this an
 Offset = Annotated[int, Meta(ge=0, description="offset of the tick this answers")]
 Warming = Annotated[bool, Meta(description="the instrument has too little history: read the numbers as untested")]
 Model = Annotated[str, Meta(description="name@version")]
+Ticks = Annotated[
+    int,
+    Meta(
+        ge=1,
+        description="accepted ticks of the instrument that this stands for, from the one behind its last result to its "
+        "own; absent: 1. Only where results are conflated (worker.conflate_ms)",
+    ),
+]
 LogReturn = Annotated[float, Meta(description="log return")]
 Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
 Score = Annotated[float, Meta(ge=0.0, le=100.0)]
@@ -113,7 +122,7 @@ class Horizon(msgspec.Struct, frozen=True):
     ]
 
 
-class Prediction(msgspec.Struct, frozen=True):
+class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
     """One record on topic `predictions` for each accepted tick."""
 
     symbol: Symbol
@@ -124,9 +133,10 @@ class Prediction(msgspec.Struct, frozen=True):
     warming: Warming
     horizons: list[Horizon]
     model: Model  # name@version of the forecaster
+    ticks: Ticks = 1
 
 
-class Risk(msgspec.Struct, frozen=True):
+class Risk(msgspec.Struct, frozen=True, omit_defaults=True):
     """One record on topic `risk` for each accepted tick. Positive VaR and ES are losses of a long position."""
 
     symbol: Symbol
@@ -151,9 +161,10 @@ class Risk(msgspec.Struct, frozen=True):
     score: Score
     level: Level
     model: Model  # name@version of the critic
+    ticks: Ticks = 1
 
 
-class Action(msgspec.Struct, frozen=True):
+class Action(msgspec.Struct, frozen=True, omit_defaults=True):
     """One record on topic `actions` for each accepted tick."""
 
     symbol: Symbol
@@ -168,6 +179,7 @@ class Action(msgspec.Struct, frozen=True):
     expected_reward: Annotated[float, Meta(description="of the action, log return after costs")]
     gated_by: Annotated[Gate | None, Meta(description="the risk rule that overrode the agent")]
     model: Model  # name@version of the policy
+    ticks: Ticks = 1
 
 
 class Contribution(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ from stream.config import Settings
 from stream.core import actions, alerts, conformal, features, history, outcomes, packing, risk
 from stream.core.actions import ActionAnswers
 from stream.core.alerts import AlertRules
+from stream.core.conflation import Chosen, Names
 from stream.core.conformal import ConformalRules
 from stream.core.digits import round_significant
 from stream.core.features import DUPLICATE, LATE, WARMING, FeatureColumns, FeatureRules, TickColumns
@@ -118,7 +119,7 @@ class Answers(NamedTuple):
 class Output(NamedTuple):
     """What a chunk of messages came to, ready to be published."""
 
-    batches: list[PackedBatch]  # predictions, risk, actions; none without an accepted tick
+    batches: list[PackedBatch]  # predictions, risk, actions; none without an accepted tick, or where they are conflated
     alerts: list[Alert]
     rejected: list[Rejected]
     results: Results
@@ -127,6 +128,7 @@ class Output(NamedTuple):
     features: NDArray[np.float32] = np.empty((0, len(features.FEATURES)), np.float32)  # of the results' ticks
     errors: Sequence[Exception] = ()  # what went wrong on our side; the ticks that did it are rejected as `internal`
     controls: Sequence[Taken] = ()  # they are no ticks: neither answered nor rejected
+    answered: Sequence[tuple[Names, Results]] = ()  # the results by the models that made them, in order
 
 
 class Restored(NamedTuple):
@@ -173,6 +175,7 @@ class Pipeline:
             form=settings.format,
         )
         self._encoded = 0  # instruments that the encoder knows
+        self._conflates = settings.worker.conflate_ms > 0
         self._scratch = packing.new_scratch(FIRST_CAPACITY)
         self._silence = Silence(settings.alerts.stale_seconds, settings.alerts.gap_ratio)
         self._halts = halts.NOTHING
@@ -271,7 +274,7 @@ class Pipeline:
         clock.lap("decode")
         answers = self.answer(ticks, clock, passage.halted)
         rejected += [_rejected(chunk, int(row[at]), reason, rule) for at, reason, rule in answers.refused]
-        batches = self.encode(answers.results, timestamp_ms)
+        batches = [] if self._conflates else self.encode(answers.results, timestamp_ms)
         returned = self._returned(answers.results, timestamp_ms)
         clock.lap("encode")
         late = int((answers.features.verdict == LATE).sum())
@@ -279,7 +282,10 @@ class Pipeline:
         inputs = answers.features.features
         self._halts = passage.after  # last, so that they stay as they were if anything fails
         changes = returned + answers.alerts
-        return Output(batches, changes, rejected, answers.results, late, clock.seconds, inputs, controls=passage.taken)
+        answered = [(self._models.names, answers.results)]
+        return Output(
+            batches, changes, rejected, answers.results, late, clock.seconds, inputs, (), passage.taken, answered
+        )
 
     def answer(
         self, ticks: TickColumns, clock: "Stopwatch | None" = None, halted: NDArray[np.bool_] | None = None
@@ -315,12 +321,21 @@ class Pipeline:
         clock.lap("risk")
         return Answers(results, columns, changes, self._refusals(ticks, columns))
 
-    def encode(self, results: Results, timestamp_ms: int) -> list[PackedBatch]:
-        """The results as record batches of the three topics."""
+    def encode_newest(self, chosen: Iterable[Chosen], timestamp_ms: int) -> list[PackedBatch]:
+        """What conflation has chosen of the results, as record batches of the three topics."""
+        batches = []
+        for models, results, ticks in chosen:
+            self._encoder.set_models(models)
+            batches += self.encode(results, timestamp_ms, ticks)
+        self._encoder.set_models(self._models.names)
+        return batches
+
+    def encode(self, results: Results, timestamp_ms: int, ticks: NDArray[np.int64] | None = None) -> list[PackedBatch]:
+        """The results as record batches of the three topics; `ticks` says how many each stands for."""
         for slot in range(self._encoded, len(self.instruments)):
             self._encoder.add(slot, *self.instruments.names[slot])
         self._encoded = len(self.instruments)
-        return self._encoder.encode(results, self.partition, timestamp_ms)
+        return self._encoder.encode(results, self.partition, timestamp_ms, ticks)
 
     def _prepare(self, slot: NDArray[np.int32]) -> None:
         """Make room, and keep what the ticks are about to change."""
@@ -569,6 +584,7 @@ def compile_kernels(models: Models, settings: Settings) -> None:
     pipeline = Pipeline(settings, models, 0)
     tick = b'{"symbol":"A","exchange_ns":1700000000000000000,"price":1,"size":1}'
     output = pipeline.process(Chunk(0, [0, 1], [b"A", b"A"], [tick, tick]), 0)
+    pipeline.encode(output.results, 0)  # where results are conflated, that has not been done
     outcomes.follow(outcomes.new_state(1), np.zeros(1, np.int32), output.results, 0)
     history.note(np.zeros(1, history.NEWEST), history.new_rings(1), np.zeros(1, np.int32), output.results, 0)
     for kind in range(len(alerts.KINDS)):
@@ -629,6 +645,7 @@ def _joined(parts: Sequence[Output]) -> Output:
         np.concatenate([part.features for part in parts]),
         [error for part in parts for error in part.errors],
         [taken for part in parts for taken in part.controls],
+        [answered for part in parts for answered in part.answered],
     )
 
 

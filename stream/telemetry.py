@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from stream.config import Features
 from stream.core import drift, outcomes
+from stream.core.conflation import Chosen
 from stream.core.features import FEATURES
 from stream.core.outcomes import Outcomes, TrafficLight
 from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results
 from stream.decoding import Instruments
 from stream.inference import Card, named
-from stream.metrics import Metrics, Output, Watched
+from stream.metrics import Metrics, Watched
 from stream.pipeline import Output as Computed
 from stream.transport import Delivery
 
@@ -192,22 +193,37 @@ def note_computed(metrics: Metrics, delivery: Delivery, computed: Computed) -> N
 
 def note_published(metrics: Metrics, delivery: Delivery, computed: Computed, publish_seconds: float) -> None:
     """Count the results of a chunk that the broker has acknowledged just now."""
-    results = computed.results
+    note_held(metrics, computed)
+    _note_results(metrics, delivery, computed.results)
+    metrics.published({}, publish_seconds=publish_seconds)
+
+
+def note_held(metrics: Metrics, computed: Computed) -> None:
+    """Count what has been acknowledged of a chunk whose results are held back."""
+    metrics.published({"alerts": len(computed.alerts), "rejected": len(computed.rejected)})
+
+
+def note_newest(
+    metrics: Metrics, deliveries: Sequence[Delivery], chosen: Sequence[Chosen], publish_seconds: float
+) -> None:
+    """Count the results that were chosen of some chunks, and that the broker has acknowledged just now."""
+    ends = [delivery.span.end for delivery in deliveries]
+    for results in (each.results for each in chosen):
+        borders = np.searchsorted(results.offset, ends).tolist()
+        for delivery, first, last in zip(deliveries, [0, *borders], borders, strict=False):
+            _note_results(metrics, delivery, results.rows(slice(first, last)))
+    metrics.published({}, publish_seconds=publish_seconds)
+
+
+def _note_results(metrics: Metrics, delivery: Delivery, results: Results) -> None:
     count = len(results.offset)
-    counts: dict[Output, int] = {
-        "predictions": count,
-        "risk": count,
-        "actions": count,
-        "alerts": len(computed.alerts),
-        "rejected": len(computed.rejected),
-    }
-    metrics.published(
-        counts,
-        receive_seconds=time.monotonic() - delivery.received if count else None,
-        event_seconds=_since_traded(results) if count else None,
-        produce_seconds=_since_produced(delivery, results) if count else None,
-        publish_seconds=publish_seconds,
-    )
+    if count:
+        metrics.published(
+            {"predictions": count, "risk": count, "actions": count},
+            receive_seconds=time.monotonic() - delivery.received,
+            event_seconds=_since_traded(results),
+            produce_seconds=_since_produced(delivery, results),
+        )
 
 
 def _since_traded(results: Results) -> NDArray[np.float64]:

@@ -6,12 +6,16 @@ range of them. Everything below the committed offset was promised, so the range 
 Each tick is computed with the models that its results name, the first that were published where there are several: a
 worker that swaps its models says so in its results. So the folder of models must hold every version that is named.
 
+Where results are conflated, each is compared without its last field `ticks`, and that many ticks of its instrument, up
+to its own, count as answered.
+
 Not compared, for ticks alone do not make them: alerts of silence (`stale`), which need a clock, and ticks that were
 refused as `internal`, whose alerts tell of a fault. Such a tick is left out of the computation, as it was then.
 """
 
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -33,6 +37,7 @@ from stream.inference import Models
 from stream.library import Library
 from stream.pipeline import Output, Pipeline
 from stream.publisher import rejected_record
+from stream.spans import Spans, uncounted
 from stream.succession import Names
 
 MakePipeline = Callable[[int], Pipeline]
@@ -45,16 +50,17 @@ WAIT_SECONDS: Final = 0.1
 MANY: Final = 2000  # records asked for at a time
 NOT_COMPARED: Final = ("stale", "internal")
 NOTHING: Final = 0  # stands for "no record expected" among the fingerprints
+ALL: Final = -1  # instruments
 
 
 class Tally(msgspec.Struct):
     """How one topic came out."""
 
-    expected: int = 0  # records that the ticks of the range call for
-    found: int = 0  # of them
+    expected: int = 0  # records that the ticks of the range call for, were none conflated
+    found: int = 0  # of them, each alone or in one that stands for it
     missing: int = 0
     different: int = 0  # found with other content, and records that no tick calls for
-    duplicated: int = 0  # found again, with the same content
+    duplicated: int = 0  # found again, with the same content, or standing for a tick that was answered
     unordered: int = 0  # found for the first time behind one of a later tick
 
     @property
@@ -74,6 +80,7 @@ class Report(msgspec.Struct):
     models: list[str] = []  # name@version of all that answered, as the results name them
     first_difference: str = ""
     controls: int = 0  # among the messages of the range; they are no ticks
+    conflated: int = 0  # results that say how many ticks they stand for
 
     @property
     def ok(self) -> bool:
@@ -90,10 +97,12 @@ class Head(msgspec.Struct):
 
 
 class NamedHead(msgspec.Struct):
-    """Which tick a result answers, and what made it."""
+    """Which tick a result answers, what made it, and how many ticks of its instrument it stands for."""
 
     offset: int
     model: str
+    venue: str = ""
+    ticks: int = 1
 
 
 class AlertHead(msgspec.Struct):
@@ -112,15 +121,22 @@ _alert_head: Final = messages.decoder(AlertHead)
 
 
 class Expected:
-    """Fingerprints of the records that the ticks first <= offset < last of a partition call for."""
+    """Fingerprints of the records that the ticks first <= offset < last of a partition call for.
 
-    def __init__(self, first: int, last: int, results: Sequence[str], form: messages.Format = "json") -> None:
+    Of results also those of later ticks, below `reach`: conflated ones may stand for ticks before `last`.
+    """
+
+    def __init__(
+        self, first: int, last: int, results: Sequence[str], form: messages.Format = "json", reach: int = 0
+    ) -> None:
         self._write = messages.ENCODERS[form]
         self.first = first
         self.last = last
-        count = max(0, last - first)
+        count = max(0, last - first, reach - first)
         self.results = {topic: np.zeros(count, np.uint64) for topic in results}
-        self.rejected: NDArray[np.uint64] = np.zeros(count, np.uint64)
+        self._slot = np.full(count, -1, np.int32)  # instrument of each accepted tick
+        self._before: Counter[int] = Counter()  # accepted ticks of each instrument before the range
+        self.rejected: NDArray[np.uint64] = np.zeros(max(0, last - first), np.uint64)
         self.alerts: set[bytes] = set()
         self.ticks = 0
         self.controls = 0
@@ -128,6 +144,9 @@ class Expected:
     def add(self, chunk: Chunk, output: Output) -> None:
         """Note what a computed chunk calls for."""
         offsets = output.results.offset.tolist()
+        inside = output.results.offset >= self.first
+        self._slot[output.results.offset[inside] - self.first] = output.results.slot[inside]
+        self._before.update(output.results.slot[~inside].tolist())
         at = dict.fromkeys(self.results, 0)
         for batch in output.batches:
             fingerprints = self.results[batch.topic]
@@ -137,17 +156,22 @@ class Expected:
                 if row >= 0:
                     fingerprints[row] = fingerprint(record.key, record.value)
         for refusal in output.rejected:
-            if refusal.offset >= self.first:
+            if self.first <= refusal.offset < self.last:
                 record = rejected_record(chunk.partition, *refusal)
                 self.rejected[refusal.offset - self.first] = _fingerprint_of_refusal(
                     record.key, record.value, dict(record.headers)
                 )
         for alert in output.alerts:
-            if alert.offset >= self.first and alert.detail not in NOT_COMPARED:
+            if self.first <= alert.offset < self.last and alert.detail not in NOT_COMPARED:
                 self.alerts.add(self._write(alert))
-        controls = sum(taken.offset >= self.first for taken in output.controls)
+        controls = sum(self.first <= taken.offset < self.last for taken in output.controls)
         self.controls += controls
-        self.ticks += sum(offset >= self.first for offset in chunk.offsets) - controls
+        self.ticks += sum(self.first <= offset < self.last for offset in chunk.offsets) - controls
+
+    def spans(self) -> Spans:
+        """Which of the ticks a result stands for."""
+        instruments = 1 + max(*self._before, int(self._slot.max(initial=-1)), -1)
+        return Spans(self._slot, np.array([self._before[slot] for slot in range(instruments)], np.int64))
 
 
 def _records(batch: bytes) -> Iterator[Any]:
@@ -215,40 +239,71 @@ def runs(forecaster: Named, critic: Named, policy: Named) -> list[tuple[int, Nam
 
 
 class Comparison:
-    """Holds the records of one topic and partition against their fingerprints, in their order."""
+    """Holds the records of one topic and partition against their fingerprints, in their order.
 
-    def __init__(self, expected: NDArray[np.uint64], first: int, tally: Tally) -> None:
+    That is the order of the ticks; among conflated results it holds for each instrument, for after a crash they may be
+    cut elsewhere. Of ticks behind the first `count` a record counts only for what it stands for before them.
+    """
+
+    def __init__(
+        self,
+        expected: NDArray[np.uint64],
+        first: int,
+        tally: Tally,
+        spans: Spans | None = None,
+        count: int | None = None,
+    ) -> None:
         self._expected = expected
+        self._count = len(expected) if count is None else count
         self._first = first
         self._tally = tally
+        self._spans = spans
         self._seen = np.zeros(len(expected), np.bool_)
-        self._last = -1
+        self._last: dict[int, int] = {}  # row of the latest tick that was answered, by instrument; ALL: of all
         self.differing: tuple[int, bytes] | None = None  # offset of the tick, what was published
 
-    def add(self, offset: int, found: int, value: bytes) -> None:
-        """A record for the tick at `offset`, with the fingerprint `found`; below 0 where it answers no tick."""
+    def add(self, offset: int, found: int, value: bytes, ticks: int | None = None) -> None:
+        """A record for the tick at `offset`, with the fingerprint `found`; below 0 where it answers no tick.
+
+        `ticks` says how many it stands for, where it is conflated.
+        """
         row = offset - self._first
         if offset >= 0 and not 0 <= row < len(self._expected):
             return
-        if offset < 0:
-            self._tally.different += 1
-            self.differing = self.differing or (offset, value)
+        fresh, stands_for = self._answered(row, ticks) if offset >= 0 and self._expected[row] == found else (0, 0)
+        if row >= self._count and not stands_for:
             return
-        if self._expected[row] != found:
+        if not stands_for:
             self._tally.different += 1
             self.differing = self.differing or (offset, value)
-        elif self._seen[row]:
-            self._tally.duplicated += 1
-        else:
-            self._tally.found += 1
-            self._tally.unordered += row < self._last
-            self._last = max(self._last, row)
-        self._seen[row] = True
+            if offset >= 0:
+                self._seen[row] = True
+            return
+        self._tally.found += fresh
+        self._tally.duplicated += fresh < stands_for
+        if fresh:
+            self._note_order(ALL if ticks is None or self._spans is None else self._spans.instrument(row), row)
+
+    def _answered(self, row: int, ticks: int | None) -> tuple[int, int]:
+        """Of how many ticks a record is the first answer, and how many it stands for; 0 if it cannot."""
+        if ticks is None:
+            fresh, self._seen[row] = not self._seen[row], True
+            return (int(fresh), 1) if row < self._count else (0, 0)
+        rows = np.empty(0, np.int64) if self._spans is None else self._spans.rows(row, ticks)
+        rows = rows[rows < self._count]
+        seen = int(np.count_nonzero(self._seen[rows]))
+        self._seen[rows] = True
+        return len(rows) - seen, len(rows)
+
+    def _note_order(self, among: int, row: int) -> None:
+        last = self._last.get(among, -1)
+        self._tally.unordered += row < last
+        self._last[among] = max(last, row)
 
     def end(self) -> int | None:
         """Count what is missing; gives the first tick whose record is."""
-        wanted = self._expected != NOTHING
-        missing = np.flatnonzero(wanted & ~self._seen)
+        wanted = self._expected[: self._count] != NOTHING
+        missing = np.flatnonzero(wanted & ~self._seen[: self._count])
         self._tally.expected += int(wanted.sum())
         self._tally.missing += len(missing)
         return int(missing[0]) + self._first if len(missing) else None
@@ -346,8 +401,10 @@ class Verification:
         self.report.ticks += expected.ticks + sum(first <= offset < last for offset in refused)
         self.report.controls += expected.controls
         self.report.internal += sum(first <= offset < last for offset in refused)
+        spans = expected.spans()
         for role, topic in self._results.items():
-            self._compare(role, topic, partition, expected.results[topic], first, _answer)
+            wanted = expected.results[topic], first, self._answer, spans, len(expected.rejected)
+            self._compare(role, topic, partition, *wanted)
         self._compare("rejected", self._settings.topics.rejected, partition, expected.rejected, first, _refusal)
         self._compare_alerts(partition, expected)
         self.report.answered = self.report.topics["predictions"].expected
@@ -370,8 +427,9 @@ class Verification:
             yield from records
 
     def _compute(self, partition: int, first: int, last: int, refused: frozenset[int]) -> Expected:
-        expected = Expected(first, last, list(self._results.values()), self._settings.format)
-        for chunk, output in self._outputs(partition, last, refused):
+        reach = self._reach(partition, last) if self._settings.worker.conflate_ms else last
+        expected = Expected(first, last, list(self._results.values()), self._settings.format, reach)
+        for chunk, output in self._outputs(partition, max(last, reach), refused):
             expected.add(chunk, output)
             self._tell(f"partition {partition}: computed up to offset {chunk.offsets[-1] + 1} of {last}")
         return expected
@@ -385,6 +443,18 @@ class Verification:
                 part = kept[at : at + size]
                 chunk = Chunk(partition, [r.offset() for r in part], [r.key() for r in part], [r.value() for r in part])
                 yield chunk, pipeline.process(chunk, 0)
+
+    def _reach(self, partition: int, last: int) -> int:
+        """Behind the first result from `last` on of each instrument that stands for earlier ticks as well."""
+        firsts: dict[tuple[str, bytes | None, str], int] = {}
+        for topic in self._results.values():
+            for record in self._records(topic, partition):
+                with contextlib.suppress(msgspec.MsgspecError):  # the comparison tells of it
+                    answer = _named_head(record.value() or b"")
+                    if answer.offset >= last and answer.ticks > 1:
+                        who = topic, record.key(), answer.venue
+                        firsts[who] = min(answer.offset, firsts.get(who, answer.offset))
+        return max([last, *(offset + 1 for offset in firsts.values())])
 
     def _named(self, partition: int, last: int) -> list[tuple[int, Names]]:
         """The models that the results of ticks below `last` name, and the first tick of each run of them."""
@@ -404,13 +474,16 @@ class Verification:
         partition: int,
         expected: NDArray[np.uint64],
         first: int,
-        look: Callable[[Any], tuple[int, int] | None],
+        look: Callable[[Any], tuple[int, int, int | None] | None],
+        spans: Spans | None = None,
+        count: int | None = None,
     ) -> None:
-        comparison = Comparison(expected, first, self.report.topics[role])
+        comparison = Comparison(expected, first, self.report.topics[role], spans, count)
         for record in self._records(topic, partition):
             looked = look(record)
             if looked is not None:
-                comparison.add(*looked, record.value() or b"")
+                offset, found, ticks = looked
+                comparison.add(offset, found, record.value() or b"", ticks)
         missing = comparison.end()
         if comparison.differing is not None:
             offset, value = comparison.differing
@@ -421,6 +494,14 @@ class Verification:
             self._note(
                 f"{topic}, partition {partition}, tick {missing}: nothing was published", topic, partition, missing
             )
+
+    def _answer(self, record: Any) -> tuple[int, int, int | None]:
+        value, ticks = uncounted(record.value() or b"")
+        self.report.conflated += ticks is not None
+        try:
+            return _head(value).offset, fingerprint(record.key(), value), ticks
+        except msgspec.MsgspecError:
+            return -1, NOTHING, None
 
     def _compare_alerts(self, partition: int, expected: Expected) -> None:
         tally, topic = self.report.topics["alerts"], self._settings.topics.alerts
@@ -465,19 +546,11 @@ class Verification:
         return "nothing"
 
 
-def _answer(record: Any) -> tuple[int, int] | None:
-    value = record.value() or b""
-    try:
-        return _head(value).offset, fingerprint(record.key(), value)
-    except msgspec.MsgspecError:
-        return -1, NOTHING
-
-
-def _refusal(record: Any) -> tuple[int, int] | None:
+def _refusal(record: Any) -> tuple[int, int, None] | None:
     headers = _headers(record)
     if headers["reason"] == b"internal":
         return None
-    return int(headers["offset"]), _fingerprint_of_refusal(record.key(), record.value(), headers)
+    return int(headers["offset"]), _fingerprint_of_refusal(record.key(), record.value(), headers), None
 
 
 def _fingerprint_of_refusal(key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> int:
@@ -574,6 +647,8 @@ def show(report: Report) -> str:
         lines.append(f"  answered by {', '.join(report.models)}")
     if report.controls:
         lines.append(f"  {report.controls:,} controls that halted or resumed the agent's actions were followed")
+    if report.conflated:
+        lines.append(f"  {report.conflated:,} results are conflated: each stands for the ticks that it says")
     if report.internal:
         lines.append(f"  {report.internal:,} ticks were refused as internal and left out")
     if report.first_difference:
@@ -609,7 +684,8 @@ def with_models(settings: Settings) -> tuple[MakePipeline, LoadModels]:
     folder, trust = Path(settings.worker.models), signatures.trust(settings.models)
     newest = Library(folder, trust).newest
     load = partial(inference.load_named, folder, trust=trust)
-    return lambda partition: Pipeline(settings, newest, partition), load
+    every = msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, conflate_ms=0))
+    return lambda partition: Pipeline(every, newest, partition), load
 
 
 def _progress() -> Callable[[str], None]:

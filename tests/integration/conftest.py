@@ -1,5 +1,7 @@
 """Real brokers for the tests: one Kafka for the whole run, an embedded one for each test that asks."""
 
+import os
+import signal
 import sys
 import time
 import uuid
@@ -14,6 +16,7 @@ from stream import topics
 from stream.broker import EmbeddedBroker, KafkaBroker, free_ports
 from stream.children import Child
 from stream.config import ROOT, Settings, Topics, Worker
+from stream.messages import encode
 
 StartModule = Callable[..., Child]
 
@@ -101,6 +104,25 @@ def start_module(tmp_path: Path) -> Iterator[StartModule]:
 def embedded_settings(embedded: EmbeddedBroker, own_topics: Topics) -> Settings:
     """Settings for the embedded broker with topics of one's own."""
     return Settings(broker=embedded.address, topics=own_topics)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """Starts workers with models by hand (`by_hand`), each with a port of its own."""
+    started: list[Child] = []
+
+    def run(settings: Settings, *options: str) -> Child:
+        worker = msgspec.structs.replace(settings.worker, port=free_ports(1)[0])
+        text = encode(msgspec.structs.replace(settings, worker=worker)).decode()
+        command = [sys.executable, "-m", "tests.integration.by_hand", text, *options]
+        started.append(Child(command, tmp_path / f"worker{len(started)}.log", directory=ROOT))
+        return started[-1]
+
+    yield run
+    for child in started:
+        if child.running:
+            os.kill(child.pid, signal.SIGCONT)
+        child.stop()
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,10 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from stream import app, topics
 from stream.config import Settings
+from stream.core.conflation import Chosen
 from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results
 from stream.decoding import Chunk, Instruments, Rejected
+from stream.encoding import PackedBatch
 from stream.errors import TapewatchError
 from stream.halts import Halts
 from stream.inference import Models
@@ -53,6 +55,10 @@ class EchoPipeline:
         kept = [row for row, value in enumerate(chunk.values) if value is not None and not value.startswith(BAD)]
         batches = [self._echo(topic, chunk, kept, timestamp_ms) for topic in self._topics] if kept else []
         return Output(batches, [], list(_refused(chunk)), _results(chunk, kept), 0, {})
+
+    def encode_newest(self, chosen: Iterable[Chosen], timestamp_ms: int) -> list[PackedBatch]:
+        """Nothing is conflated here."""
+        raise NotImplementedError
 
     @property
     def halts(self) -> Halts:

@@ -26,12 +26,11 @@ from stream.children import Child
 from stream.config import Alerts, Settings
 from stream.verify import Topic, verify
 from tests.integration.conftest import own_worker
-from tests.integration.test_recovery import Feed, Start, by_hand, read, said, start
+from tests.integration.test_recovery import Feed, Start, by_hand, read, said
 from tests.ticks import SECOND, START_NS, message
 
 Eventually = Callable[..., None]
 Delivery = Literal["at_least_once", "exactly_once"]
-__all__ = ["start"]  # a fixture
 
 
 def prepared(settings: Settings, delivery: Delivery = "at_least_once", partitions: int = 2, **options: Any) -> Settings:

@@ -15,11 +15,10 @@ from stream import clients
 from stream.broker import KafkaBroker, free_ports, new_cluster
 from stream.config import Settings, Topics
 from tests.integration.test_broker_faults import answered, committed, health, prepared
-from tests.integration.test_recovery import Feed, Start, start
+from tests.integration.test_recovery import Feed, Start
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(420)]
 Eventually = Callable[..., None]
-__all__ = ["start"]  # a fixture
 NODES = (1, 2, 3)
 PATIENCE = 120.0  # three Javas on two cores that others use too
 

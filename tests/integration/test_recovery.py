@@ -6,10 +6,8 @@ The workers are real processes with models by hand (`tests.integration.fake_mode
 import os
 import re
 import signal
-import sys
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
@@ -18,12 +16,11 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from stream import clients, snapshots, topics
 from stream.app import suited
-from stream.broker import free_ports
 from stream.children import Child
-from stream.config import ROOT, Alerts, Settings
+from stream.config import Alerts, Settings
 from stream.errors import ConfigError
 from stream.inference import Models
-from stream.messages import decode_alert, decode_risk, encode
+from stream.messages import decode_alert, decode_risk
 from stream.pipeline import Pipeline
 from stream.verify import LoadModels, MakePipeline, Report, verify
 from tests.fakes import FakeModels
@@ -44,25 +41,6 @@ def settings(kafka_settings: Settings, request: pytest.FixtureRequest) -> Settin
     settings = own_worker(settings, delivery=request.param, chunk_ticks=16)
     topics.create(settings)
     return settings
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts workers, each with a port of its own."""
-    started: list[Child] = []
-
-    def run(settings: Settings, *options: str) -> Child:
-        worker = msgspec.structs.replace(settings.worker, port=free_ports(1)[0])
-        text = encode(msgspec.structs.replace(settings, worker=worker)).decode()
-        command = [sys.executable, "-m", "tests.integration.by_hand", text, *options]
-        started.append(Child(command, tmp_path / f"worker{len(started)}.log", directory=ROOT))
-        return started[-1]
-
-    yield run
-    for child in started:
-        if child.running:
-            os.kill(child.pid, signal.SIGCONT)
-        child.stop()
 
 
 class Feed:

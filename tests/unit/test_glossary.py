@@ -34,7 +34,7 @@ def test_every_risk_column_is_explained() -> None:
 
 
 def test_every_own_field_of_an_action_is_explained() -> None:
-    shared = {"symbol", "venue", "partition", "offset", "exchange_ns", "warming", "model"}
+    shared = {"symbol", "venue", "partition", "offset", "exchange_ns", "warming", "model", "ticks"}
     assert words("Action") == {field.name for field in msgspec.structs.fields(Action)} - shared
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from stream.spans import Spans
 from stream.verify import Comparison, Named, Report, Tally, fingerprint, parse, runs, show
 
 FIRST = 100
@@ -50,10 +51,55 @@ def test_ticks_outside_the_range_do_not_count() -> None:
     assert compared((99, 5), (104, 5))[0] == Tally(expected=3, missing=3)
 
 
+TWO_OF = Spans(np.array([0, -1, 1, 0], np.int32), np.array([0, 0]))  # instruments of the ticks 100, 102 and 103
+
+
+def conflated(*records: tuple[int, int, int]) -> tuple[Tally, int | None]:
+    tally = Tally()
+    comparison = Comparison(WANTED, FIRST, tally, TWO_OF)
+    for offset, found, ticks in records:
+        comparison.add(offset, found, b"%d" % found, ticks)
+    return tally, comparison.end()
+
+
+def test_a_conflated_result_answers_the_ticks_that_it_stands_for() -> None:
+    assert conflated((102, 13, 1), (103, 14, 2)) == (Tally(expected=3, found=3), None)
+    assert conflated((102, 13, 1), (103, 14, 1)) == (Tally(expected=3, found=2, missing=1), 100)
+
+
+def test_a_tick_that_is_stood_for_twice_is_duplicated() -> None:
+    assert conflated((100, 11, 1), (102, 13, 1), (103, 14, 2))[0] == Tally(expected=3, found=3, duplicated=1)
+
+
+def test_conflated_results_keep_the_order_of_each_instrument() -> None:
+    assert conflated((103, 14, 2), (102, 13, 1))[0].unordered == 0
+    assert conflated((103, 14, 1), (102, 13, 1), (100, 11, 1))[0].unordered == 1
+
+
+def test_a_conflated_result_that_stands_for_more_than_there_were_is_different() -> None:
+    assert conflated((100, 11, 1), (102, 13, 2), (103, 14, 1))[0].different == 1
+
+
+def test_a_result_behind_the_range_counts_for_what_it_stands_for_in_it() -> None:
+    tally = Tally()
+    comparison = Comparison(WANTED, FIRST, tally, TWO_OF, count=3)
+    comparison.add(102, 13, b"", 1)
+    comparison.add(103, 99, b"", 2)  # what is behind the range is not compared
+    comparison.add(103, 14, b"", 2)
+    comparison.add(103, 14, b"", 1)
+    assert comparison.end() is None
+    assert tally == Tally(expected=2, found=2)
+
+
 def test_duplicates_are_wrong_only_where_none_was_promised() -> None:
     tallies = {"risk": Tally(expected=1, found=1, duplicated=1)}
     assert Report("at_least_once", 1, 1, tallies).ok
     assert not Report("exactly_once", 1, 1, tallies).ok
+
+
+def test_conflated_results_are_told() -> None:
+    tallies = {"risk": Tally(expected=9, found=9)}
+    assert "  3 results are conflated: " in show(Report("at_least_once", 9, 9, tallies, conflated=3))
 
 
 @pytest.mark.parametrize("wrong", [Tally(missing=1), Tally(different=1), Tally(unordered=1)])
