@@ -20,6 +20,7 @@ from tests.benchmark.backtest import Backtested
 from tests.benchmark.burst import Burst
 from tests.benchmark.checkpoints import PLAIN, Kept, Recovered
 from tests.benchmark.drain import Drained, Run
+from tests.benchmark.edges import EDGES
 from tests.benchmark.findings import Findings
 from tests.benchmark.latency import Rated
 from tests.benchmark.stages import STAGES, Staged
@@ -266,12 +267,18 @@ def _recovery(recovered: list[Recovered]) -> list[Table]:
 
 
 def _stages(staged: list[Staged]) -> list[Table]:
-    columns = ("us a tick", *STAGES, "all")
-    rows = [
-        [f"chunks of {each.chunk_ticks}", *(f"{each.median(stage):.2f}" for stage in (*STAGES, "all"))]
-        for each in staged
+    return [
+        Table(title, ("us a tick", *names), [_stage_row(each, names) for each in staged])
+        for title, names in (
+            ("Stages of the pipeline by itself, without Kafka", (*STAGES, "all")),
+            ("Around the pipeline, without Kafka and Faust", EDGES),
+        )
+        if all(names[0] in run for each in staged for run in each.runs)  # figures of before have no edges
     ]
-    return [Table("Stages of the pipeline by itself, without Kafka", columns, rows)]
+
+
+def _stage_row(staged: Staged, names: Sequence[str]) -> list[str]:
+    return [f"chunks of {staged.chunk_ticks}", *(f"{staged.median(name):.2f}" for name in names)]
 
 
 TABLES: Final[dict[str, Callable[[Any], list[Table]]]] = {

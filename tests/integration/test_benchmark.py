@@ -13,8 +13,9 @@ from stream import config, inference
 from stream.config import ROOT, Settings
 from stream.decoding import Chunk
 from stream.encoding import values
+from stream.library import Library
 from stream.pipeline import Pipeline
-from tests.benchmark import checkpoints, drain, findings, report, tape
+from tests.benchmark import checkpoints, drain, edges, findings, report, tape
 from tests.benchmark.peers.naive import Scorer
 from tests.benchmark.stand import environment
 
@@ -112,6 +113,14 @@ def test_the_naive_agent_says_what_the_pipeline_says() -> None:
         for ours, theirs in zip(values(batch), plain, strict=True):
             assert theirs is not None
             assert _rounded(json.loads(ours)) == _rounded(theirs[topic])
+
+
+def test_all_that_lies_around_the_pipeline_is_measured_for_each_chunk() -> None:
+    settings, library = Settings(), Library(Path(Settings().worker.models))
+    found = edges.measure(settings, library, tape.record(40), 4, 40)
+    assert set(found) == set(edges.EDGES)
+    assert all(len(seconds) == 10 and min(seconds) >= 0.0 for seconds in found.values())
+    assert min(found["fetch"] + found["metrics"] + found["send"]) > 0.0
 
 
 def _rounded(record: Any) -> Any:
