@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-dev demo test lint format kafka bench peers chaos faults fuzz soak models lock docs dashboards dashboards-check prometheus chromium kcat pictures sbom clean
+.PHONY: help setup setup-dev demo test lint format kafka bench profile peers chaos faults fuzz soak models lock docs dashboards dashboards-check prometheus chromium kcat pictures sbom clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -47,6 +47,9 @@ format: .venv/.dev ## rewrite the code as `make lint` wants it
 
 bench: setup-dev kafka peers ## throughput and latency on a real Kafka, all parts; ARGS="latency burst --runs 3 --json FILE"
 	@$(BIN)/tapewatch bench $(ARGS)
+
+profile: setup-dev kafka ## where a worker's time goes: docs/performance/flame.svg; ARGS="--ticks 1000000 --seconds 6"
+	@$(BIN)/python -m tests.benchmark.profile $(ARGS)
 
 peers: build/peers/.installed ## install Quix Streams and Bytewax, which the benchmark compares with, into an environment of their own
 

@@ -9,7 +9,7 @@ import pytest
 from stream import cli
 from stream.config import ROOT
 from stream.errors import TapewatchError
-from tests.benchmark import burst, findings, latency, own_share, plots, report, schedule, symbols, targets
+from tests.benchmark import burst, findings, latency, own_share, plots, profile, report, schedule, symbols, targets
 from tests.benchmark.backtest import Backtested
 from tests.benchmark.backtest import Run as Pass
 from tests.benchmark.drain import Drained, Run
@@ -180,3 +180,11 @@ def test_an_error_of_ours_is_not_told_as_the_brokers(tmp_path: Path) -> None:
     stand = Stand()
     stand._broker = SimpleNamespace(running=True, log=tmp_path / "absent")  # type: ignore[assignment]
     stand.__exit__(None, TapewatchError("no answer"), None)
+
+
+def test_shares_of_a_flame_graph_are_added_up_by_frame() -> None:
+    svg = (
+        "<title>all (100 samples, 100%)</title><title>take (app.py) (1,200 samples, 60.50%)</title>"
+        "<title>&lt;lambda&gt; (x.py) (1 sample, 2.00%)</title><title>take (app.py) (9 samples, 9.25%)</title>"
+    )
+    assert profile.shares(svg) == {"all": 100.0, "take (app.py)": 69.75, "<lambda> (x.py)": 2.0}
