@@ -398,7 +398,8 @@ class Pipeline:
             self.state.widen(rows["hidden"].shape[1])
             snapshots.fill(vars(self.state), slots, rows)
             if rows["hidden"].shape[1] < self._models.hidden_size:
-                self.state.forecaster[slots] = 0  # another one, whatever it was called
+                # Of the forecaster in force it cannot be, whatever that was called. Another's waits for its return.
+                self.state.forecaster[slots[self.state.forecaster[slots] == self._forecaster]] = 0
             without_hidden += int((self.state.forecaster[slots] != self._forecaster).sum())
         return Restored(len(stored), without_hidden, next_offset)
 

@@ -43,7 +43,7 @@ def save(cluster: Cluster, topic: str, since_ns: int, until_ns: int, out: Path) 
     out.parent.mkdir(parents=True, exist_ok=True)
     reader = Topic(cluster)
     try:
-        with pq.ParquetWriter(out, SCHEMA) as writer:
+        with pq.ParquetWriter(out, _SCHEMA) as writer:
             for values in _pieces(reader, topic):
                 ticks = _decoded(values)
                 inside = [tick for tick in ticks if since_ns <= tick.exchange_ns < until_ns]

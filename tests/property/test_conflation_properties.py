@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import msgspec
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream import snapshots
@@ -23,7 +23,7 @@ from stream.verify import Comparison, Expected, Named, Tally, fingerprint, runs
 from tests.property.test_pipeline_properties import EAGER, messages
 from tests.property.test_swap_properties import DECODERS, fresh, load, swaps
 from tests.results import draw_results
-from tests.ticks import chunk, streams
+from tests.ticks import _stream, chunk, streams
 
 ONE: Names = ("f@1", "c@1", "p@1")
 CONFLATING = msgspec.structs.replace(EAGER, worker=msgspec.structs.replace(EAGER.worker, conflate_ms=100))
@@ -122,6 +122,9 @@ def verified(stream: list[tuple[bytes, bytes]], published: Published) -> dict[st
     return tallies
 
 
+# Stopped while a wider forecaster is in force for one instrument's tick: what the other carries waits for the first's
+# return.
+@example(_stream([(0.0, 0.0, 0.01, -1, 0, int(number == 1)) for number in range(9)]), [(1, 2, 1), (2, 1, 1)], [], [1])
 @settings(max_examples=60)
 @given(streams(), swaps, cuts, st.lists(st.integers(1, 60), max_size=3))
 def test_verify_understands_what_is_published_whatever_was_swapped_and_stopped(
