@@ -17,7 +17,7 @@ import msgspec
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
 from faust.types import TP, ServiceT
 
-from stream import clients, controls, halts, messages, security, signatures, snapshots, switch, topics
+from stream import clients, controls, halts, messages, recomputation, security, signatures, snapshots, switch, topics
 from stream.challenger import Challenger, Shadow
 from stream.checkpoints import Checkpoints
 from stream.config import Settings
@@ -36,7 +36,7 @@ from stream.swaps import Swaps
 from stream.switch import Switch
 from stream.telemetry import Drift, Scores, note_computed, note_held, note_published
 from stream.transactions import is_fenced
-from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, Options, Transport
+from stream.transport import SCHEME, ChunkSchema, Consumer, Delivery, Listener, Options, Resume, Transport
 from stream.web.desk import Desk
 from stream.web.halting import Halting
 from stream.web.pages import Pages
@@ -149,18 +149,20 @@ class Worker(Listener):
         if self._settings.worker.snapshots:
             await self._checkpoints.fence(assigned)
 
-    async def on_position(self, offsets: Mapping[TP, int | None]) -> Mapping[TP, int]:
+    async def on_position(self, offsets: Mapping[TP, int | None]) -> Mapping[TP, Resume]:
         """After an assignment: a pipeline is kept only if its state ends where reading begins.
 
-        Else it begins with the partition's snapshots. They are committed together with the offset, so reading goes on
-        where they end, even if the group's offsets were lost or moved.
+        Else it begins with the partition's snapshots, and reading where they end, even if the group's offsets were lost
+        or moved.
         """
         fresh = [tp for tp, offset in offsets.items() if self._must_open(tp.partition, offset)]
         # Another rebalance may end this in the middle: a lane that is there has all of its state.
         for tp in fresh:
             self._lanes.pop(tp.partition, None)
         lanes = {tp: self._new_lane(tp.partition, offsets[tp]) for tp in fresh}
-        elsewhere: dict[TP, int] = {}
+        for tp in offsets.keys() - lanes.keys():
+            self._lanes[tp.partition].recorded = False  # another may have had the partition, and got no further
+        elsewhere: dict[TP, Resume] = {}
         if fresh and self._settings.worker.snapshots:
             try:
                 for tp, end in (await self._answered(fresh)).items():
@@ -185,13 +187,14 @@ class Worker(Listener):
 
     def _must_open(self, partition: int, offset: int | None) -> bool:
         lane = self._lanes.get(partition)
-        return lane is None or lane.lost is not None or lane.next_offset != offset
+        return lane is None or lane.lost is not None or lane.unsaved or lane.next_offset != offset
 
-    async def commit(self, tps: set[TP]) -> Mapping[TP, int] | None:
+    async def commit(self, tps: set[TP], *, everything: bool) -> Mapping[TP, int] | None:
         """A checkpoint of each partition, where there are snapshots."""
         if not self._settings.worker.snapshots:
             return None
-        return await self._checkpoints.commit(tps, self.consumer.ledgers, self.consumer.committed_offsets)
+        ledgers, committed = self.consumer.ledgers, self.consumer.committed_offsets
+        return await self._checkpoints.commit(tps, ledgers, committed, everything=everything)
 
     def _stop_for(self, error: TapewatchError) -> None:
         self._checkpoints.allowed = False
@@ -268,9 +271,15 @@ class Worker(Listener):
             return
         flight = None
         try:
-            output = self._compute(lane, delivery)
+            left = self._recompute(lane, delivery)
+            if left is None:
+                event.ack()
+                lane.slots.release()
+                await asyncio.sleep(0)
+                return
+            output = self._compute(lane, left)
             flight = lane.depart()
-            held = None if lane.conflation is None else lane.conflation.hold(delivery, output)
+            held = None if lane.conflation is None else lane.conflation.hold(left, output)
             sent = time.perf_counter()
             futures = await self._publish(delivery.chunk.partition, output)
         except Exception as error:  # noqa: BLE001  whatever it is, the chunk is not done
@@ -305,6 +314,16 @@ class Worker(Listener):
             self._swaps.begin(lane, delivery.span.first)
         return lane
 
+    def _recompute(self, lane: Lane, delivery: Delivery) -> Delivery | None:
+        """Only the state is wanted of ticks that are answered and committed; returns the others of a chunk."""
+        again, left = recomputation.cut(delivery, lane.publish_from)
+        if again is not None:
+            output = lane.pipeline.process(again, _now_ms())
+            lane.next_offset = delivery.span.end if left is None else lane.publish_from
+            self._metrics.recomputed(len(again.offsets) - len(output.controls))
+            _log_errors(output, again.partition)
+        return left
+
     def _compute(self, lane: Lane, delivery: Delivery) -> Output:
         if not self._settings.worker.snapshots:
             self._swaps.change_at_once(lane, delivery.span.first)
@@ -315,10 +334,7 @@ class Worker(Listener):
         lane.scores.note(output.results)
         self._drift.note(output, lane.pipeline.models[0])
         self._switch.note(delivery.chunk.partition, output.controls)
-        for error in output.errors:
-            log.error(
-                "cannot compute a tick, refused as internal partition=%s", delivery.chunk.partition, exc_info=error
-            )
+        _log_errors(output, delivery.chunk.partition)
         note_computed(self._metrics, delivery, output)
         self._desk.note(delivery.chunk.partition, output, now_ms)
         return output
@@ -406,7 +422,8 @@ class Worker(Listener):
             lane.scores.show(self._metrics, lane.pipeline.instruments)
             lane.shadow.show(self._metrics)
             self._metrics.symbols(partition, len(lane.pipeline.instruments))
-            await self._publish_stale(partition, lane)
+            if not lane.recomputing:
+                await self._publish_stale(partition, lane)
 
     def _look_at_progress(self, tp: TP, now: float) -> None:
         ledger, committed = self.consumer.ledgers.get(tp), self.consumer.committed_offsets.get(tp)
@@ -417,7 +434,9 @@ class Worker(Listener):
             return  # what the broker said before it fell silent is no news
         lag = unread + ledger.position - (ledger.start if committed is None else committed)
         self._metrics.lag(tp.partition, unread)
-        self._health.update(tp.partition, committed, ledger.position, lag, self._age(tp, now), now)
+        lane = self._lanes.get(tp.partition)
+        recomputed = lane.next_offset if lane is not None and lane.recomputing else None
+        self._health.update(tp.partition, committed, ledger.position, lag, self._age(tp, now), now, recomputed)
 
     def _look_at_lost(self, partition: int, seconds: float) -> None:
         """The group takes a lost partition away within a session; if it does not, something else is wrong."""
@@ -524,6 +543,11 @@ class WorkerApp(faust.App):
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _log_errors(output: Output, partition: int) -> None:
+    for error in output.errors:
+        log.error("cannot compute a tick, refused as internal partition=%s", partition, exc_info=error)
 
 
 def _log_lost(future: asyncio.Future[Any]) -> None:

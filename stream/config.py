@@ -69,6 +69,9 @@ class Worker(_Section, frozen=True):
     # At most one prediction, risk and action an instrument in so many ms, the newest; 0: one for every tick.
     conflate_ms: Annotated[int, Meta(ge=0, le=5000)] = 0
     commit_interval_seconds: Positive = 1.0
+    # The first commit after so long has snapshots; where commits are rarer, each has. After a crash the ticks since the
+    # last snapshots are computed again, and nothing of them is published.
+    snapshot_interval_seconds: Positive = 5.0
     stall_seconds: Positive = 30.0  # lag without progress for so long turns /health bad
     max_symbols: Annotated[int, Meta(ge=1, le=1_048_576)] = 65_536  # instruments a partition
     host: str = "127.0.0.1"

@@ -35,6 +35,10 @@ class Chunk(NamedTuple):
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
 
+    def part(self, rows: slice) -> "Chunk":
+        """Some of the records."""
+        return Chunk(self.partition, self.offsets[rows], self.keys[rows], self.values[rows])
+
 
 class Rejected(NamedTuple):
     """A message that is refused: its raw bytes, and which rule it broke."""

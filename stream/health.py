@@ -16,12 +16,14 @@ class Progress:
     lag: int  # offsets from `committed` to the end of the partition
     commit_age: float  # seconds since the oldest record that was read and is not committed; 0 where all are
     moved: float  # time of the last commit that moved, or at which there was nothing left to do
+    recomputed: int | None = None  # below this offset answered ticks are computed again; None: no tick is
 
 
 class Health:
     """Progress of the assigned partitions.
 
-    A partition is stalled if there has been something to do, and nothing was committed, for `stall_seconds`.
+    A partition is stalled if there has been something to do, and nothing was committed, nor computed again after a
+    take-over, for `stall_seconds`.
     Times are seconds of any clock that only goes forward.
     """
 
@@ -38,12 +40,20 @@ class Health:
         self._unknown = assigned if self._unknown is None else self._unknown & assigned
 
     def update(
-        self, partition: int, committed: int | None, position: int | None, lag: int, commit_age: float, now: float
+        self,
+        partition: int,
+        committed: int | None,
+        position: int | None,
+        lag: int,
+        commit_age: float,
+        now: float,
+        recomputed: int | None = None,
     ) -> None:
-        """Note where `partition` stands at `now`."""
+        """Note where `partition` stands at `now`; `recomputed` is up to where it is while ticks are computed again."""
         before = self._partitions.get(partition)
-        moved = now if before is None or lag == 0 or committed != before.committed else before.moved
-        self._partitions[partition] = Progress(committed, position, lag, commit_age, moved)
+        there = committed, recomputed
+        moved = now if before is None or lag == 0 or there != (before.committed, before.recomputed) else before.moved
+        self._partitions[partition] = Progress(committed, position, lag, commit_age, moved, recomputed)
         if self._unknown:
             self._unknown.discard(partition)
 

@@ -100,6 +100,13 @@ class Lane:
         self.pace = 0  # ticks from the one before to it
         self.origin: bytes | None = None  # id of the topic of ticks, ...
         self.marked = False  # ... and whether it stands beside the snapshots
+        self.publish_from = 0  # the ticks below it are answered and committed: they are only computed again
+        self.kept: int | None = None  # the snapshots on Kafka include all ticks below it; None: write all
+        self.recorded = False  # Kafka has that offset: only then may it have a later one of the group's
+        self.kept_models: Names | None = None  # in force when the snapshots were taken
+        self.keep_at = 0.0  # time.monotonic() from which on they are due again
+        self.unsaved = False  # snapshots were taken, and Kafka does not have them
+        self.checkpointing = asyncio.Lock()  # the last checkpoint of a stop comes beside those of the timer
 
     def depart(self) -> "asyncio.Future[None]":
         """A chunk is computed; the future is to be done when it is acknowledged or given up."""
@@ -115,6 +122,27 @@ class Lane:
         """
         while self.unsettled is not None and end > self.unsettled.first:
             await self.unsettled.over.wait()
+
+    @property
+    def recomputing(self) -> bool:
+        """Whether ticks are computed that were answered before the lane began."""
+        return (self.next_offset or 0) < self.publish_from
+
+    def must_keep(self, offset: int, *, everything: bool, now: float) -> bool:
+        """Whether a checkpoint at this offset has snapshots; one of `everything` leaves nothing to be computed again.
+
+        Behind a swap they are due at once, so that the models before it are asked for no longer.
+        """
+        if self.kept is None:
+            return True
+        if offset == self.kept:
+            return everything and self.recorded
+        swapped = self.kept_models != self.pipeline.models
+        return everything or not self.recorded or swapped or now >= self.keep_at
+
+    def note_kept(self, offset: int, *, recorded: bool, keep_at: float) -> None:
+        """Kafka has the snapshots that were taken at this offset."""
+        self.kept, self.recorded, self.keep_at = offset, recorded, keep_at
 
     def note_checkpoint(self, offset: int) -> None:
         """A checkpoint is due at this offset."""

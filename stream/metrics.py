@@ -285,6 +285,11 @@ class Metrics:
         self._snapshots = self._counter(
             "snapshots", "snapshots", "Snapshots of instruments that were committed with their offsets."
         )
+        self._recomputed = self._counter(
+            "recomputed_ticks",
+            "ticks",
+            "Ticks answered before that were computed again, unpublished, since the snapshots taken up were older.",
+        )
         self._symbols = self._gauge(
             "symbols_tracked",
             "instruments",
@@ -525,6 +530,10 @@ class Metrics:
     def snapshots(self, count: int) -> None:
         """Count snapshots of a checkpoint that is committed."""
         self._snapshots.inc(count)
+
+    def recomputed(self, ticks: int) -> None:
+        """Count ticks that were computed again and not published."""
+        self._recomputed.inc(ticks)
 
     def commit_age_from(self, seconds: Callable[[], float]) -> None:
         """Ask `seconds` for the age of the oldest uncommitted tick at each scrape, so that it grows by itself."""

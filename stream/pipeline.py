@@ -228,8 +228,8 @@ class Pipeline:
             if row == len(chunk.offsets):
                 break
             if row:
-                parts.append(self._attempt(_part(chunk, slice(None, row)), timestamp_ms))
-                chunk = _part(chunk, slice(row, None))
+                parts.append(self._attempt(chunk.part(slice(None, row)), timestamp_ms))
+                chunk = chunk.part(slice(row, None))
             self._use(models)
             self._successors.popleft()
         last = self._attempt(chunk, timestamp_ms)
@@ -254,7 +254,7 @@ class Pipeline:
             if len(chunk.offsets) == 1:
                 return _faulty(chunk, error)
         middle = len(chunk.offsets) // 2
-        halves = _part(chunk, slice(None, middle)), _part(chunk, slice(middle, None))
+        halves = chunk.part(slice(None, middle)), chunk.part(slice(middle, None))
         return _joined([self._attempt(half, timestamp_ms) for half in halves])
 
     def _process(self, chunk: Chunk, timestamp_ms: int) -> Output:
@@ -617,10 +617,6 @@ def _results(
         expected_reward=taken.expected_reward,
         gate=taken.gate,
     )
-
-
-def _part(chunk: Chunk, rows: slice) -> Chunk:
-    return Chunk(chunk.partition, chunk.offsets[rows], chunk.keys[rows], chunk.values[rows])
 
 
 def _faulty(chunk: Chunk, error: Exception) -> Output:

@@ -39,16 +39,7 @@ async def read(
         If the topic cannot be read to its end.
     """
     wanted = [TopicPartition(topic, partition) for partition in partitions]
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=cluster.broker.split(","),
-        **security.python_options(cluster.security),
-        client_id=f"{group}-recovery",
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        fetch_max_wait_ms=50,
-        max_partition_fetch_bytes=FETCH_BYTES,
-        auto_offset_reset="earliest",
-    )
+    consumer = _consumer(cluster, group)
     try:
         await consumer.start()
         consumer.assign(wanted)
@@ -59,6 +50,39 @@ async def read(
     finally:
         await consumer.stop()
     return {tp.partition: list(newest.values()) for tp, newest in found.items()}
+
+
+async def spans(cluster: Cluster, topic: str, partitions: Collection[int], group: str) -> dict[int, tuple[int, int]]:
+    """The first offset of each partition that is still there, and that behind the last one.
+
+    Raises
+    ------
+    WorkerFailed
+        If Kafka does not tell.
+    """
+    wanted = [TopicPartition(topic, partition) for partition in partitions]
+    consumer = _consumer(cluster, group)
+    try:
+        await consumer.start()
+        first, end = await consumer.beginning_offsets(wanted), await consumer.end_offsets(wanted)
+    except (KafkaError, TimeoutError) as error:
+        raise WorkerFailed(f"cannot learn where topic {topic} begins at {cluster.broker}: {error!r}") from None
+    finally:
+        await consumer.stop()
+    return {tp.partition: (first[tp], end[tp]) for tp in wanted}
+
+
+def _consumer(cluster: Cluster, group: str) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        bootstrap_servers=cluster.broker.split(","),
+        **security.python_options(cluster.security),
+        client_id=f"{group}-recovery",
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        fetch_max_wait_ms=50,
+        max_partition_fetch_bytes=FETCH_BYTES,
+        auto_offset_reset="earliest",
+    )
 
 
 async def _read_to(

@@ -61,6 +61,13 @@ class Delivery(NamedTuple):
     received: float  # time.monotonic() when it was read from the fetch response
 
 
+class Resume(NamedTuple):
+    """Where reading of a partition goes on, if not at its committed offset."""
+
+    offset: int
+    is_again: bool = False  # what is committed holds: ticks below it are read again, that is all
+
+
 class Columns(NamedTuple):
     """Records as columns, and the offset at which reading goes on: behind the last record, markers and gaps."""
 
@@ -335,15 +342,18 @@ class Listener:
     async def before_position(self, assigned: set[TP]) -> None:
         """These partitions are assigned; what is committed of them is asked next."""
 
-    async def on_position(self, offsets: Mapping[TP, int | None]) -> Mapping[TP, int]:
+    async def on_position(self, offsets: Mapping[TP, int | None]) -> Mapping[TP, Resume]:
         """Reading goes on from these committed offsets; None where nothing was committed yet.
 
         Returns where to go on instead, for the partitions that it knows better of.
         """
         return {}
 
-    async def commit(self, tps: set[TP]) -> Mapping[TP, int] | None:
-        """Commit what is done of these partitions; returns the offsets, or None where the consumer shall do it."""
+    async def commit(self, tps: set[TP], *, everything: bool) -> Mapping[TP, int] | None:
+        """Commit what is done of these partitions; returns the offsets, or None where the consumer shall do it.
+
+        `everything`: nothing more may come, the partitions may be another's next.
+        """
         return None
 
     def on_commit(self, offsets: Mapping[TP, int]) -> None:
@@ -388,8 +398,9 @@ class Consumer(driver.Consumer):
         await self.commit()
 
     def note_read(self, tp: TP, now: float) -> None:
-        """Records of `tp` were read at `now`, time.monotonic()."""
-        self._uncommitted_since.setdefault(tp, now)
+        """Records of `tp` were read at `now`, time.monotonic(); those that are committed are of no account."""
+        if (self.ledgers[tp].position or 0) > self.committed_offsets.get(tp, -1):
+            self._uncommitted_since.setdefault(tp, now)
 
     def oldest_uncommitted(self, tp: TP) -> float | None:
         """time.monotonic() at which the oldest record of `tp` that is not committed was read; None if all are."""
@@ -437,7 +448,7 @@ class Consumer(driver.Consumer):
         """Commit `tp` beside the stream, unless its last commit is still under way."""
         under_way = self._commits.get(tp)
         if under_way is None or under_way.done():
-            self._commits[tp] = self.add_future(self._commit_tps({tp}, start_new_transaction=True))
+            self._commits[tp] = self.add_future(self._checkpoint({tp}, everything=False))
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Commit all, after the commits of single partitions that are under way."""
@@ -470,11 +481,13 @@ class Consumer(driver.Consumer):
         self.ledgers = {tp: Ledger(self.committed_offsets.get(tp)) for tp in offsets}
         self._uncommitted_since.clear()
         elsewhere = await self.listener.on_position({tp: self.committed_offsets.get(tp) for tp in offsets})
-        for tp, offset in elsewhere.items():
+        for tp, (offset, is_again) in elsewhere.items():
             await self._seek(tp, offset)
             self.ledgers[tp].reset(offset)
-            self.committed_offsets.pop(tp, None)
-        return {**offsets, **elsewhere}  # Faust drops what is below, without a word
+            if not is_again:
+                self.committed_offsets.pop(tp, None)
+        sought = {tp: resume.offset for tp, resume in elsewhere.items()}
+        return {**offsets, **sought}  # Faust drops what is below, without a word
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish, commit, then forget the revoked partitions."""
@@ -537,10 +550,13 @@ class Consumer(driver.Consumer):
         }
 
     async def _commit_tps(self, tps: Iterable[TP], start_new_transaction: bool) -> bool:
-        tps, asked = set(tps), time.monotonic()
-        committed = await self.listener.commit(tps)
+        return await self._checkpoint(set(tps), everything=True)
+
+    async def _checkpoint(self, tps: set[TP], *, everything: bool) -> bool:
+        asked = time.monotonic()
+        committed = await self.listener.commit(tps, everything=everything)
         if committed is None:
-            return await super()._commit_tps(tps, start_new_transaction)
+            return await super()._commit_tps(tps, start_new_transaction=True)
         self._note_commits(committed, asked)
         return bool(committed)
 

@@ -21,7 +21,7 @@ from stream.spans import uncounted
 from stream.succession import Reign, Succession
 from stream.verify import Comparison, Expected, Named, Tally, fingerprint, runs
 from tests.property.test_pipeline_properties import EAGER, messages
-from tests.property.test_swap_properties import DECODERS, fresh, load, swaps
+from tests.property.test_swap_properties import DECODERS, SWAPS, fresh, load
 from tests.results import draw_results
 from tests.ticks import _stream, chunk, streams
 
@@ -126,7 +126,7 @@ def verified(stream: list[tuple[bytes, bytes]], published: Published) -> dict[st
 # return.
 @example(_stream([(0.0, 0.0, 0.01, -1, 0, int(number == 1)) for number in range(9)]), [(1, 2, 1), (2, 1, 1)], [], [1])
 @settings(max_examples=60)
-@given(streams(), swaps, cuts, st.lists(st.integers(1, 60), max_size=3))
+@given(streams(), SWAPS, cuts, st.lists(st.integers(1, 60), max_size=3))
 def test_verify_understands_what_is_published_whatever_was_swapped_and_stopped(
     ticks: TickColumns, changes: list[tuple[int, int, int]], moments: list[int], stops: list[int]
 ) -> None:

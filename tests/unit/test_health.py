@@ -34,6 +34,15 @@ def test_lag_without_progress_stalls() -> None:
     assert health.status(130.5) == "stalled"
 
 
+def test_ticks_that_are_computed_again_are_progress() -> None:
+    health = assigned()
+    health.update(0, committed=50, position=9, lag=10, commit_age=0.0, now=100.0, recomputed=9)
+    health.update(0, committed=50, position=20, lag=10, commit_age=0.0, now=129.0, recomputed=20)
+    health.update(0, committed=50, position=20, lag=10, commit_age=0.0, now=159.0, recomputed=20)
+    assert health.status(159.0) == "ok"
+    assert health.status(159.5) == "stalled"
+
+
 def test_progress_keeps_a_lagging_partition_ok() -> None:
     health = assigned()
     health.update(0, committed=5, position=9, lag=1000, commit_age=1.0, now=100.0)

@@ -207,7 +207,8 @@ class Committing:
         self.begun: list[Any] = []
         self.may_end = asyncio.Event()
 
-    async def _commit_tps(self, tps: set[Any], start_new_transaction: bool) -> bool:
+    async def _checkpoint(self, tps: set[Any], *, everything: bool) -> bool:
+        assert not everything
         self.begun += tps
         return await self.may_end.wait()
 
