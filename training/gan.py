@@ -15,7 +15,7 @@ feed, one side hammering): `Settings.faults`; 0 gives the plain critic. The card
 """
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -238,6 +238,9 @@ def sample_windows(dataset: data.Dataset, part: int, most: int, rng: np.random.G
 
 
 FAULTS: Final = ("price_spike", "size_spike", "burst", "frozen", "one_sided")
+"""What the critic is shown in training."""
+EVERY_FAULT: Final = (*FAULTS, "wash")
+"""And what it never saw, to see what it makes of it."""
 
 
 def inject(fault: str, features: Tensor, window: Tensor, generator: torch.Generator) -> Tensor:
@@ -245,7 +248,8 @@ def inject(fault: str, features: Tensor, window: Tensor, generator: torch.Genera
 
     price_spike: one trade 5 to 40 one-second volatilities away, and back unless it is the last; size_spike: log size
     ratio 3 to 7; burst: the last 16 trades within milliseconds, sides mixed; frozen: the last 8 trades at one price
-    and of one size, a second apart at least; one_sided: the last 16 trades on one side, each moving the price.
+    and of one size, a second apart at least; one_sided: the last 16 trades on one side, each moving the price; wash:
+    the last 16 trades in turn bought and sold, at one price, of one size and evenly in time.
     """
 
     def uniform(low: float, high: float) -> Tensor:
@@ -273,6 +277,10 @@ def inject(fault: str, features: Tensor, window: Tensor, generator: torch.Genera
     elif fault == "one_sided":
         faulty[:, -16:, SIZE] = sign[:, None] * torch.abs(faulty[:, -16:, SIZE])
         faulty[:, -16:, RETURN] = (sign * uniform(0.2, 1.0) * volatility)[:, None]
+    elif fault == "wash":
+        faulty[:, -16:, RETURN] = 0.0
+        faulty[:, -16:, GAP] = faulty[:, -16:, GAP].mean(1, keepdim=True)
+        faulty[:, -16:, SIZE] = faulty[:, -16:, SIZE].abs().mean(1, keepdim=True) * torch.tensor([1.0, -1.0]).repeat(8)
     return faulty
 
 
@@ -396,21 +404,6 @@ def scores(critic: Critic, windows: Windows) -> NDArray[np.float64]:
     with torch.no_grad():
         score: NDArray[np.float64] = critic(windows.features, windows.window)[:, 0].double().numpy()
     return score
-
-
-def detection(critic: Critic, windows: Windows, threshold: float, seed: int) -> dict[str, Any]:
-    """How well each injected fault is told from the same windows without it: area under the ROC, share found."""
-    chance = torch.Generator().manual_seed(seed)
-    plain = scores(critic, windows)
-    found = {}
-    for fault in FAULTS:
-        broken = windows._replace(window=inject(fault, windows.features, windows.window, chance))
-        score = scores(critic, broken)
-        found[fault] = {
-            "auc": area_under_curve(plain, score),
-            "found_at_0.99": float((score > threshold).mean()),
-        }
-    return found
 
 
 def area_under_curve(negative: NDArray[np.float64], positive: NDArray[np.float64]) -> float:

@@ -170,7 +170,7 @@ def test_regimes_make_one_equally_rare_everywhere() -> None:
         assert (score[half] > 1.0).mean() == pytest.approx(0.01, abs=0.008)
 
 
-@pytest.mark.parametrize("fault", gan.FAULTS)
+@pytest.mark.parametrize("fault", gan.EVERY_FAULT)
 def test_fault_changes_only_the_window_it_is_put_in(fault: str) -> None:
     some = windows()
     broken = gan.inject(fault, some.features, some.window, torch.Generator().manual_seed(0))
