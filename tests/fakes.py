@@ -44,6 +44,8 @@ class FakeModels:
 class FragileModels(FakeModels):
     """Fail for a chunk in which a price has moved by more than 5 %."""
 
+    failure: Exception = ZeroDivisionError("no such luck")
+
     def run(
         self,
         features: NDArray[np.float32],
@@ -53,8 +55,14 @@ class FragileModels(FakeModels):
     ) -> Inference:
         """See `inference.Models.run`."""
         if (np.abs(features[:, INDEX["log_return"]]) > 0.05).any():
-            raise ZeroDivisionError("no such luck")
+            raise self.failure
         return super().run(features, window, packing, hidden)
+
+
+class StarvedModels(FragileModels):
+    """Find no memory for such a chunk."""
+
+    failure = MemoryError("cannot allocate 1 GiB")
 
 
 def forecast_of(

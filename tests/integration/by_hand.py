@@ -1,7 +1,7 @@
 """A worker with the real pipeline and models by hand.
 
-`python -m tests.integration.by_hand SETTINGS [fragile]`, settings as JSON. Fragile models fail where a
-price moves much.
+`python -m tests.integration.by_hand SETTINGS [fragile|starved]`, settings as JSON. Where a price moves much, fragile
+models fail, and starved ones find no memory.
 """
 
 import logging
@@ -16,7 +16,7 @@ from stream.errors import TapewatchError
 from stream.inference import Models
 from stream.metrics import Metrics
 from stream.pipeline import Pipeline, compile_kernels
-from tests.fakes import FakeModels, FragileModels
+from tests.fakes import FakeModels, FragileModels, StarvedModels
 
 
 def main() -> int:
@@ -24,7 +24,8 @@ def main() -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING)
     logging.getLogger("tapewatch").setLevel(logging.INFO)
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
-    models = cast(Models, FragileModels() if "fragile" in sys.argv[2:] else FakeModels())
+    kind = {"fragile": FragileModels, "starved": StarvedModels}.get("".join(sys.argv[2:]), FakeModels)
+    models = cast(Models, kind())
     compile_kernels(models, settings)
     try:
         app.work(settings, lambda partition: Pipeline(settings, models, partition), Metrics())

@@ -225,6 +225,31 @@ def test_a_tick_that_cannot_be_computed_is_refused_and_the_others_are_answered(
     assert report.internal == 1
 
 
+def test_a_worker_without_memory_says_so_and_commits_nothing_of_that_chunk_and_the_next_one_goes_on(
+    settings: Settings, start: Start, eventually: Eventually
+) -> None:
+    feed, producer = Feed(settings), Producer({"bootstrap.servers": settings.broker})
+    feed.send(300)
+    starved = start(settings, "starved")
+    eventually(lambda: committed(settings) == feed.sent)
+    spike = message(symbol="S0", exchange_ns=START_NS + 40 * SECOND, price=107.0)
+    producer.produce(settings.topics.ticks, key="S0", value=spike, partition=0)
+    producer.flush()
+    eventually(lambda: not starved.running)
+    assert starved.returncode == 1
+    assert starved.last_lines(1) == (
+        "error: cannot compute partition 0, offsets 150 to 150: MemoryError('cannot allocate 1 GiB'); not committed, "
+        "nothing is lost"
+    )
+    assert committed(settings) == 300
+    feed.send(300)
+    another = start(settings)
+    eventually(lambda: committed(settings) == feed.sent + 1)
+    assert another.stop() == 0
+    assert spike not in read(settings, settings.topics.rejected)
+    verified(settings, feed.sent + 1)
+
+
 def test_a_zombie_can_neither_publish_nor_commit(settings: Settings, start: Start, eventually: Eventually) -> None:
     feed = Feed(settings)
     feed.send(600)
