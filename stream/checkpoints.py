@@ -21,7 +21,8 @@ from stream.ledger import Ledger
 from stream.metrics import Metrics
 from stream.pipeline import Restored
 from stream.publisher import Record
-from stream.snapshots import Captured, Stored
+from stream.sealed import Stored
+from stream.snapshots import Captured
 from stream.swaps import Swaps, settle
 from stream.transactions import Checkpoint, Transactions, is_fenced
 from stream.transport import Resume

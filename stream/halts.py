@@ -4,7 +4,7 @@ A *control* on the topic of ticks (`messages.Control`) halts or resumes them, fo
 offset on. So a halt is part of the stream: whoever computes the ticks again meets it at the same one. The halts in
 force lie on the topic of snapshots, in a record a partition with a key of its own, committed with the snapshots.
 
-A record: `magic`, `version` (two bytes, little-endian), JSON, and a CRC-32C of everything before it.
+The content of the record is JSON.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,15 @@ from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
-from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
-from stream.errors import BadMessage, DamagedSnapshot
+from stream.errors import BadMessage
 from stream.messages import Audit, Control
-from stream.snapshots import Stored
+from stream.sealed import Form, Stored
 
-MAGIC: Final = b"TH"
-VERSION: Final = 1
-"""The form that is written. Never change one that was released: add the next, and keep the old ones readable."""
-
+FORM: Final = Form(b"TH", 1, "the halts in force", "cold and not halted")
 MOST_SYMBOLS: Final = 1000
 """Halted one by one at a time; beyond them one halts all."""
-_HEAD: Final = 4
-_CRC_BYTES: Final = 4
 _NAME: Final = b"\0\0halts"
 
 
@@ -171,9 +165,7 @@ def write(halts: Halts, next_offset: int) -> bytes:
     """The value of a record that includes all controls below `next_offset`; empty where nothing is halted."""
     if not halts:
         return b""
-    body = MAGIC + VERSION.to_bytes(2, "little") + msgspec.json.encode(_Form(next_offset, list(halts.values())))
-    crc: int = crc32c(body)
-    return body + crc.to_bytes(_CRC_BYTES, "little")
+    return FORM.write(msgspec.json.encode(_Form(next_offset, list(halts.values()))))
 
 
 def read(stored: Stored, topic: str, partition: int) -> tuple[Halts, int]:
@@ -184,22 +176,8 @@ def read(stored: Stored, topic: str, partition: int) -> tuple[Halts, int]:
     DamagedSnapshot
         Naming topic, partition and offset, if it is damaged or of a form not known here.
     """
-    body, crc = stored.value[:-_CRC_BYTES], int.from_bytes(stored.value[-_CRC_BYTES:], "little")
-    if body[:2] != MAGIC or crc32c(body) != crc:
-        raise _damaged(stored, topic, partition, "its checksum does not match its content")
-    version = int.from_bytes(body[2:_HEAD], "little")
-    if version != VERSION:
-        raise _damaged(stored, topic, partition, f"its form {version} is newer than {VERSION}, the newest known here")
-    form = msgspec.json.decode(body[_HEAD:], type=_Form)
+    form = msgspec.json.decode(FORM.read(stored, topic, partition), type=_Form)
     return {halt.symbol: halt for halt in form.halts}, form.next_offset
-
-
-def _damaged(stored: Stored, topic: str, partition: int, why: str) -> DamagedSnapshot:
-    return DamagedSnapshot(
-        f"the record of the halts in force in topic {topic}, partition {partition}, offset {stored.offset} cannot be "
-        f"used: {why}; restore the topic, run the release that wrote it, or, to start cold and not halted, name "
-        "another topic in topics.state"
-    )
 
 
 def part(stored: Sequence[Stored]) -> tuple[Stored | None, list[Stored]]:

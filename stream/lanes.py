@@ -15,7 +15,8 @@ from stream.halts import Halts
 from stream.inference import Models
 from stream.messages import Alert
 from stream.pipeline import Output, Restored
-from stream.snapshots import Captured, Stored
+from stream.sealed import Stored
+from stream.snapshots import Captured
 from stream.succession import Names, Succession
 from stream.telemetry import Scores
 

@@ -38,7 +38,8 @@ from stream.halts import Halts, Taken
 from stream.inference import Inference, Models
 from stream.messages import Alert, Contribution, Reason
 from stream.metrics import Stage
-from stream.snapshots import Captured, Stored
+from stream.sealed import Stored
+from stream.snapshots import Captured
 
 FIRST_CAPACITY: Final = 64
 MILLISECOND: Final = 1e-3

@@ -9,26 +9,18 @@ One record a partition, with a key of its own. Where there is none, the snapshot
 is after a stop and before a hand-over, which write everything and take the record away, and an earlier release can go
 on.
 
-A record: `magic`, `version` (two bytes, little-endian), the offset (eight), and a CRC-32C of everything before it.
+The content of a record is the offset, eight bytes, little-endian.
 """
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
-from google_crc32c import value as crc32c
-
 from stream.decoding import Chunk
-from stream.errors import DamagedSnapshot
-from stream.snapshots import Stored
+from stream.sealed import Form, Stored
 from stream.transport import Delivery
 
-MAGIC: Final = b"TO"
-VERSION: Final = 1
-"""The form that is written. Never change one that was released: add the next, and keep the old ones readable."""
-
-_HEAD: Final = 4
-_BYTES: Final = _HEAD + 8
+FORM: Final = Form(b"TO", 1, "the offset of the snapshots", "cold")
 
 
 def key(group: str) -> bytes:
@@ -38,9 +30,7 @@ def key(group: str) -> bytes:
 
 def write(offset: int) -> bytes:
     """The value of a record: the snapshots include all ticks below `offset`."""
-    body = MAGIC + VERSION.to_bytes(2, "little") + offset.to_bytes(8, "little")
-    crc: int = crc32c(body)
-    return body + crc.to_bytes(4, "little")
+    return FORM.write(offset.to_bytes(8, "little"))
 
 
 def read(stored: Stored, topic: str, partition: int) -> int:
@@ -51,21 +41,7 @@ def read(stored: Stored, topic: str, partition: int) -> int:
     DamagedSnapshot
         Naming topic, partition and offset, if it is damaged or of a form not known here.
     """
-    body, crc = stored.value[:-4], int.from_bytes(stored.value[-4:], "little")
-    if body[:2] != MAGIC or crc32c(body) != crc:
-        raise _damaged(stored, topic, partition, "its checksum does not match its content")
-    version = int.from_bytes(body[2:_HEAD], "little")
-    if version != VERSION:
-        raise _damaged(stored, topic, partition, f"its form {version} is newer than {VERSION}, the newest known here")
-    return int.from_bytes(body[_HEAD:_BYTES], "little")
-
-
-def _damaged(stored: Stored, topic: str, partition: int, why: str) -> DamagedSnapshot:
-    return DamagedSnapshot(
-        f"the record of the offset of the snapshots in topic {topic}, partition {partition}, offset {stored.offset} "
-        f"cannot be used: {why}; restore the topic, run the release that wrote it, or, to start cold, name another "
-        "topic in topics.state"
-    )
+    return int.from_bytes(FORM.read(stored, topic, partition), "little")
 
 
 def part(stored: Sequence[Stored], group: str) -> tuple[Stored | None, list[Stored]]:

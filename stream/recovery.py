@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from stream import security
 from stream.config import Cluster
 from stream.errors import WorkerFailed
-from stream.snapshots import Stored
+from stream.sealed import Stored
 from stream.transport import arrival, consume
 
 FETCH_BYTES: Final = 8 * 1_048_576  # a partition and fetch

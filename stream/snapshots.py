@@ -20,11 +20,11 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from stream.core.features import WINDOW
 from stream.errors import DamagedSnapshot
+from stream.sealed import SEAL_BYTES, Stored, is_whole, seal
 
 MAGIC: Final = b"TS"
 VERSION: Final = 2
@@ -111,7 +111,6 @@ _LAYOUT_2: Final[dict[str, list[Field]]] = _LAYOUT_1 | {
 _LAYOUTS: Final = {1: _LAYOUT_1, 2: _LAYOUT_2}
 
 _HEAD: Final = np.dtype([("magic", "S2"), ("version", "<u2"), ("hidden_size", "<u2")])
-_CRC_BYTES: Final = 4
 _SEPARATOR: Final = "\0"  # cannot be printed, so it stands in no symbol and no venue
 
 Instrument = tuple[str, str]
@@ -124,14 +123,6 @@ class Captured(NamedTuple):
     state: Mapping[str, NDArray[Any]]  # each of PARTS, `hidden` and `forecaster`: [n] rows
     next_offset: int  # all ticks of the partition below it are included
     halts: bytes | None = None  # of the partition, as `halts.write` gives them; None: as at the last capture
-
-
-class Stored(NamedTuple):
-    """A record of the topic of snapshots."""
-
-    key: bytes
-    value: bytes
-    offset: int
 
 
 class Table(NamedTuple):
@@ -187,13 +178,7 @@ def write(captured: Captured, group: str, first: int = 0, last: int | None = Non
             rows[f"{part}.{name}"] = state[name][:, : shape[0]] if name == "window" else state[name]
     raw, size = rows.tobytes(), rows.dtype.itemsize
     starts = range(0, len(raw), size)
-    return [(key(group, *name), _sealed(raw[at : at + size])) for name, at in zip(names, starts, strict=True)]
-
-
-def _sealed(raw: bytes) -> bytes:
-    body = raw[:-_CRC_BYTES]
-    crc: int = crc32c(body)
-    return body + crc.to_bytes(_CRC_BYTES, "little")
+    return [(key(group, *name), seal(raw[at : at + size - SEAL_BYTES])) for name, at in zip(names, starts, strict=True)]
 
 
 def read(stored: Sequence[Stored], topic: str, partition: int) -> list[Table]:
@@ -217,10 +202,9 @@ def read(stored: Sequence[Stored], topic: str, partition: int) -> list[Table]:
 def _check(stored: Stored, topic: str, partition: int) -> tuple[int, int]:
     """Version and size of the hidden state of a sound snapshot."""
     value = stored.value
-    if len(value) < _HEAD.itemsize + _CRC_BYTES or value[:2] != MAGIC:
+    if len(value) < _HEAD.itemsize + SEAL_BYTES or value[:2] != MAGIC:
         raise _damaged(stored, topic, partition, "this is no snapshot of Tapewatch")
-    body, crc = value[:-_CRC_BYTES], int.from_bytes(value[-_CRC_BYTES:], "little")
-    if crc32c(body) != crc:
+    if not is_whole(value):
         raise _damaged(stored, topic, partition, "its checksum does not match its content")
     head = np.frombuffer(value, _HEAD, 1)[0]
     version, hidden_size = int(head["version"]), int(head["hidden_size"])

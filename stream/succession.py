@@ -3,25 +3,18 @@
 One record a partition, with a key of its own beside those of the instruments. It is committed before the first result
 of the models that it names is published, so whoever computes a tick again computes it with the same models.
 
-A record: `magic`, `version` (two bytes, little-endian), JSON, and a CRC-32C of everything before it.
+The content of a record is JSON.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from google_crc32c import value as crc32c
 
-from stream.errors import DamagedSnapshot
-from stream.snapshots import Stored
+from stream.sealed import Form, Stored
 
-MAGIC: Final = b"TM"
-VERSION: Final = 1
-"""The form that is written. Never change one that was released: add the next, and keep the old ones readable."""
-
+FORM: Final = Form(b"TM", 1, "the models in force", "cold")
 KEPT: Final = 32  # reigns in a record: more than anything asks for, so that people can read what was in force
-_HEAD: Final = 4
-_CRC_BYTES: Final = 4
 
 Names = tuple[str, str, str]
 """Of forecaster, critic and policy."""
@@ -69,9 +62,7 @@ def key(group: str) -> bytes:
 
 def write(succession: Succession) -> bytes:
     """The value of a record."""
-    body = MAGIC + VERSION.to_bytes(2, "little") + msgspec.json.encode(succession)
-    crc: int = crc32c(body)
-    return body + crc.to_bytes(_CRC_BYTES, "little")
+    return FORM.write(msgspec.json.encode(succession))
 
 
 def read(stored: Stored, topic: str, partition: int) -> Succession:
@@ -82,21 +73,7 @@ def read(stored: Stored, topic: str, partition: int) -> Succession:
     DamagedSnapshot
         Naming topic, partition and offset, if it is damaged or of a form not known here.
     """
-    body, crc = stored.value[:-_CRC_BYTES], int.from_bytes(stored.value[-_CRC_BYTES:], "little")
-    if body[:2] != MAGIC or crc32c(body) != crc:
-        raise _damaged(stored, topic, partition, "its checksum does not match its content")
-    version = int.from_bytes(body[2:_HEAD], "little")
-    if version != VERSION:
-        raise _damaged(stored, topic, partition, f"its form {version} is newer than {VERSION}, the newest known here")
-    return msgspec.json.decode(body[_HEAD:], type=Succession)
-
-
-def _damaged(stored: Stored, topic: str, partition: int, why: str) -> DamagedSnapshot:
-    return DamagedSnapshot(
-        f"the record of the models in force in topic {topic}, partition {partition}, offset {stored.offset} cannot be "
-        f"used: {why}; restore the topic, run the release that wrote it, or, to start cold, name another topic in "
-        "topics.state"
-    )
+    return msgspec.json.decode(FORM.read(stored, topic, partition), type=Succession)
 
 
 def part(stored: Sequence[Stored], group: str) -> tuple[Stored | None, list[Stored]]:

@@ -23,7 +23,7 @@ from stream.lanes import Lane, Unsettled
 from stream.library import Library
 from stream.metrics import HEADS, Metrics
 from stream.publisher import Record
-from stream.snapshots import Stored
+from stream.sealed import Stored
 from stream.succession import Names, Reign, Succession
 
 AHEAD_SECONDS: Final = 1.0  # a reign begins at most so far ahead: a commit takes some tens of milliseconds

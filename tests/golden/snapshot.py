@@ -11,7 +11,7 @@ from stream import snapshots
 from stream.config import Settings
 from stream.inference import Models
 from stream.pipeline import Pipeline
-from stream.snapshots import Stored
+from stream.sealed import Stored
 from tests.fakes import FakeModels
 from tests.ticks import SECOND, START_NS, chunk, message
 

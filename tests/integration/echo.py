@@ -24,7 +24,8 @@ from stream.inference import Models
 from stream.messages import Alert
 from stream.metrics import Metrics
 from stream.pipeline import Output, Restored
-from stream.snapshots import Captured, Stored
+from stream.sealed import Stored
+from stream.snapshots import Captured
 
 BAD = b"bad"
 POISON = b"poison"

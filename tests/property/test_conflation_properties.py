@@ -16,7 +16,7 @@ from stream.core.conflation import Chosen, Names, Newest
 from stream.core.features import TickColumns
 from stream.encoding import values
 from stream.pipeline import Output, Pipeline
-from stream.snapshots import Stored
+from stream.sealed import Stored
 from stream.spans import uncounted
 from stream.succession import Reign, Succession
 from stream.verify import Comparison, Expected, Named, Tally, fingerprint, runs

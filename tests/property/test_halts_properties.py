@@ -12,7 +12,7 @@ from stream.encoding import values
 from stream.inference import Models
 from stream.messages import CONTROL_KEY, Control, decode_action, decode_control, encode
 from stream.pipeline import Pipeline
-from stream.snapshots import Stored
+from stream.sealed import Stored
 from tests.fakes import FakeModels, FragileModels
 from tests.property.test_pipeline_properties import EAGER, NAMES, messages
 from tests.ticks import START_NS, chunk, streams

@@ -11,7 +11,7 @@ from stream.core.features import TickColumns
 from stream.encoding import values
 from stream.inference import Models
 from stream.pipeline import Pipeline
-from stream.snapshots import Stored
+from stream.sealed import Stored
 from tests.fakes import FakeModels
 from tests.property.test_pipeline_properties import EAGER, messages
 from tests.ticks import chunk, streams

@@ -16,7 +16,7 @@ from stream.encoding import values
 from stream.inference import Models
 from stream.messages import Action, Prediction, Risk, decode_action, decode_prediction, decode_risk
 from stream.pipeline import Pipeline
-from stream.snapshots import Stored
+from stream.sealed import Stored
 from stream.succession import Names, Reign, Succession
 from stream.verify import Named, runs
 from tests.fakes import FakeModels

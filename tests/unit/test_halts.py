@@ -24,7 +24,7 @@ from stream.messages import (
 )
 from stream.metrics import Metrics
 from stream.pipeline import Output, Pipeline
-from stream.snapshots import Stored
+from stream.sealed import Stored
 from stream.telemetry import Scores
 from tests.fakes import FakeModels
 from tests.golden import snapshot as golden

@@ -13,7 +13,7 @@ from stream.inference import Models
 from stream.lanes import Lane
 from stream.ledger import Span
 from stream.pipeline import Pipeline
-from stream.snapshots import Stored
+from stream.sealed import Stored
 from stream.telemetry import Scores
 from stream.transport import Delivery
 from tests.fakes import FakeModels

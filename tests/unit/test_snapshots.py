@@ -12,7 +12,7 @@ from stream.core import actions, alerts, conformal, features, risk
 from stream.errors import DamagedSnapshot, WorkerFailed
 from stream.inference import Models
 from stream.pipeline import Pipeline
-from stream.snapshots import Stored
+from stream.sealed import SEAL_BYTES, Stored, seal
 from tests.fakes import FakeModels
 from tests.golden import snapshot as golden
 from tests.ticks import SECOND, START_NS, chunk, message
@@ -122,7 +122,7 @@ def test_a_layout_of_a_later_release_is_refused() -> None:
     (good,) = stored(fed(["A"]))
     later = bytearray(good.value)
     later[2] = 99
-    sealed = snapshots._sealed(bytes(later))
+    sealed = seal(bytes(later[:-SEAL_BYTES]))
     with pytest.raises(DamagedSnapshot, match="layout 99 is newer"):
         pipeline().restore([good._replace(value=sealed)], "state")
 

@@ -4,7 +4,7 @@ import pytest
 
 from stream import snapshots, succession
 from stream.errors import DamagedSnapshot
-from stream.snapshots import Stored
+from stream.sealed import Stored
 from stream.succession import KEPT, Reign, Succession
 
 

@@ -18,7 +18,7 @@ from stream.library import Library
 from stream.messages import decode_prediction
 from stream.metrics import Metrics
 from stream.pipeline import Pipeline
-from stream.snapshots import Stored
+from stream.sealed import Stored
 from stream.succession import Names, Reign, Succession
 from stream.swaps import Swaps, settle
 from stream.telemetry import Scores
