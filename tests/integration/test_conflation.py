@@ -1,7 +1,5 @@
 """Conflated results on a real Kafka: few, none lost with a worker that is killed, and understood by `verify`."""
 
-import os
-import signal
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +14,7 @@ from stream.config import Settings
 from stream.messages import decode_prediction, decode_risk
 from stream.verify import verify
 from tests.integration.conftest import own_worker
-from tests.integration.test_recovery import SYMBOLS, Feed, by_hand, committed
+from tests.integration.test_recovery import SYMBOLS, Feed, by_hand, committed, kill_behind
 
 Eventually = Callable[..., None]
 Start = Callable[..., Child]
@@ -60,9 +58,7 @@ def test_killed_in_mid_stream_it_goes_on_and_every_tick_is_stood_for(
     feed.send(4000)
     first = start(settings)
     eventually(lambda: committed(settings) >= 500)
-    os.kill(first.pid, signal.SIGSTOP)
-    feed.send(400)  # so that not all is done, however late this process came to look
-    first.kill()
+    kill_behind(first, feed)
     assert 500 <= committed(settings) < feed.sent
     last = start(settings)
     eventually(lambda: committed(settings) == feed.sent)

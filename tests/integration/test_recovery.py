@@ -88,6 +88,13 @@ def read(settings: Settings, topic: str) -> list[bytes]:
     return [record.value() or b"" for record in found if record.error() is None]
 
 
+def kill_behind(worker: Child, feed: Feed) -> None:
+    """Kill a worker that has not done all, however late this process comes to look."""
+    os.kill(worker.pid, signal.SIGSTOP)
+    feed.send(400)
+    worker.kill()
+
+
 def said(child: Child, text: str) -> bool:
     return text in child.log.read_text(encoding="utf-8")
 
@@ -139,9 +146,7 @@ def test_killed_in_mid_stream_it_goes_on_as_if_nothing_had_been(
     feed.send(4000)
     first = start(settings)
     eventually(lambda: committed(settings) >= 500)
-    os.kill(first.pid, signal.SIGSTOP)
-    feed.send(400)  # so that not all is done, however late this process came to look
-    first.kill()
+    kill_behind(first, feed)
     assert 500 <= committed(settings) < feed.sent
     last = start(settings)
     eventually(lambda: committed(settings) == feed.sent)
