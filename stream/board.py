@@ -4,6 +4,7 @@ import io
 import re
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -13,11 +14,12 @@ from rich.text import Text
 
 from stream.accounting import NO_LATENCY, Latency
 from stream.messages import Action, Alert, Prediction, Risk
-from stream.tail import ACTION_STYLES, LEVEL_STYLES, SEVERITY_STYLES, clock_text, number, reasons, safe
+from stream.tail import ACTION_STYLES, LEVEL_STYLES, SEVERITY_STYLES, clock_text, reasons, safe
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 HISTORY: Final = 120
-WIDE: Final = 110  # columns from which there is room for more
+WIDE: Final = 120  # columns from which there is room for more
+PRICE_DIGITS: Final = 10  # significant; a feed may send the noise of binary fractions
 MOST_ALERTS: Final = 200
 SILENT_NS: Final = 60_000_000_000  # of event time
 _BAR_WIDTH: Final = 8
@@ -93,7 +95,7 @@ def _title(view: View, width: int) -> Text:
 
 def _instruments(view: View, width: int) -> Table:
     wide = width >= WIDE
-    spark = max(8, min(HISTORY, width - (116 if wide else 72)))
+    spark = max(8, min(HISTORY, width - (122 if wide else 72)))
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", expand=False, pad_edge=False)
     table.add_column(" symbol", no_wrap=True, min_width=15)
     table.add_column("price", justify="right", no_wrap=True, min_width=9)
@@ -117,7 +119,7 @@ def _row(instrument: Instrument, spark: int, wide: bool, now_ns: int) -> list[Te
     prediction, risk = instrument.prediction, instrument.risk
     cells = [
         Text(f" {safe(instrument.symbol)[:24]}", "bold"),
-        Text(number(instrument.price)),
+        Text(_price(instrument)),
         sparkline(list(instrument.prices)[-spark:]),
         Text(_bp(prediction.horizons[-1].volatility) if prediction else ""),
     ]
@@ -131,6 +133,17 @@ def _row(instrument: Instrument, spark: int, wide: bool, now_ns: int) -> list[Te
         cells += [Text()] * 4
     silent = now_ns - instrument.exchange_ns
     return cells + (_silence(silent) if silent > SILENT_NS else _verdict(risk, instrument.action))
+
+
+def _price(instrument: Instrument) -> str:
+    """As many decimals as the recent prices had at most, so that the column stands still."""
+    recent = [instrument.price, *list(instrument.prices)[-20:]]
+    return f"{instrument.price:,.{max(map(_decimals, recent))}f}"
+
+
+def _decimals(price: float) -> int:
+    exponent = Decimal(f"{price:.{PRICE_DIGITS}g}").normalize().as_tuple().exponent
+    return max(0, -int(exponent))
 
 
 def _silence(silent_ns: int) -> list[Text]:

@@ -61,7 +61,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "broker": ("tapewatch broker", "tapewatch broker --kafka"),
     "topics create": ("tapewatch topics create --broker kafka-1:9092",),
     "replay": (
-        "tapewatch replay ticks.parquet --speed 10 --loop",
+        "tapewatch replay --speed 10 --loop   # the recorded trades of the demo",
+        "tapewatch replay ticks.parquet --speed max",
         "tapewatch replay ticks.csv --rate 5000 --symbol BTCUSDT",
     ),
     "download": ("tapewatch download binance BTCUSDT 2025-01-31 --to 2025-02-02 --market usdm --out ticks",),

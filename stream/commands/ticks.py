@@ -10,7 +10,7 @@ from stream.help import Command
 
 
 @click.command(cls=Command)
-@click.argument("file", type=existing_file)
+@click.argument("file", type=existing_file, required=False)
 @broker_option
 @click.option("--speed", metavar="X|max", callback=check_speed, help="Times the recorded speed, or all at once.")
 @click.option("--rate", type=positive, metavar="N", help="Ticks a second, whatever was recorded.")
@@ -19,20 +19,25 @@ from stream.help import Command
 @click.pass_context
 def replay(
     context: click.Context,
-    file: Path,
+    file: Path | None,
     broker: str | None,
     speed: str | None,
     rate: float | None,
     loop: bool,
     symbol: str | None,
 ) -> None:
-    """Put the ticks of FILE (Parquet or CSV) on Kafka, in their recorded time unless told otherwise."""
+    """Put the ticks of FILE (Parquet or CSV) on Kafka, in their recorded time unless told otherwise.
+
+    Without FILE they are the recorded trades of the demo: seven symbols, eleven minutes.
+    """
     if speed is not None and rate is not None:
         raise click.UsageError("--speed scales the recorded time and --rate ignores it: give one of them")
     settings = settings_of(context, broker=broker)
     from stream.feeds import replay as feed
+    from stream.feeds import sample
+    from stream.feeds.files import open_ticks
 
-    feed.run(file, settings, speed, rate, loop, symbol)
+    feed.run(sample.bundled() if file is None else open_ticks(file), settings, speed, rate, loop, symbol)
 
 
 def _day(context: click.Context, option: click.Parameter, value: str | None) -> date | None:

@@ -26,6 +26,7 @@ from stream.feeds.market import (
     Trades,
     price_step,
     usual_volatility,
+    whole_steps,
 )
 from stream.inference import NOISE, OUTPUTS, Card, Trust, named, new_session
 from stream.roles import version_key
@@ -186,8 +187,8 @@ def _trades(made: Floats, instrument: Instrument, seconds: int) -> Trades:
     least = size_step(instrument.size)
     return Trades(
         np.round(at * (SECOND_NS / TIME_STEP_NS)).astype(np.int64) * TIME_STEP_NS,
-        np.maximum(np.round(instrument.price * np.exp(log_price) / step), 1.0) * step,
-        np.maximum(np.round(size / least), 1.0) * least,
+        whole_steps(instrument.price * np.exp(log_price), step),
+        whole_steps(size, least),
         np.where(made[:, SIZE] < 0.0, -1, 1).astype(np.int8),
     )
 

@@ -109,10 +109,16 @@ def trade(rng: Generator, instrument: Instrument, pressure: Pressure) -> Trades:
     size = instrument.size * pressure.size[second] * np.exp(instrument.size_deviation * rng.standard_normal(len(order)))
     return Trades(
         np.round(at[order] * (SECOND_NS / TIME_STEP_NS)).astype(np.int64) * TIME_STEP_NS,
-        np.maximum(np.round(price / tick), 1.0) * tick,
+        whole_steps(price, tick),
         np.maximum(np.round(size, 4), 1e-4),
         side[order],
     )
+
+
+def whole_steps(values: Floats, step: float) -> Floats:
+    """Values to the nearest step, a power of ten, one at least; written in decimals they show no digit below it."""
+    rounded: Floats = np.round(np.maximum(np.round(values / step), 1.0) * step, -round(np.log10(step)))
+    return rounded
 
 
 def price_step(price: float) -> float:

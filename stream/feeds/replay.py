@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import click
@@ -24,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from stream import clients, messages, topics
 from stream.config import Cluster, Features, Settings
 from stream.errors import BadFile, BrokerUnreachable, TapewatchError
-from stream.feeds.files import TickBatch, TickFile, open_ticks
+from stream.feeds.files import TickBatch, TickFile
 from stream.signals import stop_on_signals
 
 BLOCK_TICKS: Final = 1024  # encoded ahead: about 2 ms of work
@@ -366,7 +365,7 @@ def pace_of(speed: str | None, rate: float | None) -> Pace:
 
 
 def run(
-    file: Path,
+    ticks: TickFile,
     settings: Settings,
     speed: str | None = None,
     rate: float | None = None,
@@ -378,13 +377,12 @@ def run(
     Raises
     ------
     BadFile
-        If the file holds no ticks, or none of the symbol.
+        If the file holds no tick of the symbol.
     BrokerUnreachable, MissingTopic
         If there is nowhere to send to.
     TapewatchError
         If messages could not be delivered.
     """
-    ticks = open_ticks(file)
     topics.partitions_of(settings.cluster, [settings.topics.ticks])
     send(ticks, settings, pace_of(speed, rate), loop, symbol)
 

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
 import pytest
@@ -105,6 +105,25 @@ def test_an_instrument_without_results_yet_has_a_price() -> None:
     shown = view(0, 0)
     shown.instruments["NEW"] = Instrument("NEW", 1.5, NS)
     assert any("NEW" in line and "1.5" in line for line in drawn(shown))
+
+
+def test_prices_have_one_number_of_decimals_and_no_noise_of_binary_fractions() -> None:
+    shown = view(0, 0)
+    shown.instruments["A"] = Instrument("A", 61762.0, NS, deque([61739.7, 61762.0]))
+    shown.instruments["B"] = Instrument("B", 483.92400000000004, NS)
+    shown.instruments["C"] = Instrument("C", 2e-7, NS)
+    lines = {line.split()[0]: line.split()[1] for line in drawn(shown) if line.split()[:1] in (["A"], ["B"], ["C"])}
+    assert lines == {"A": "61,762.0", "B": "483.924", "C": "0.0000002"}
+
+
+@pytest.mark.parametrize("width", [80, 100, 110, 120, 140])
+def test_no_column_is_cut(width: int) -> None:
+    shown = view(alerts=0)
+    shown.instruments["SYMBOL-3.SPOT"].price = 128_607.25
+    (head,) = [line for line in drawn(shown, width) if "price" in line]
+    (row,) = [line for line in drawn(shown, width) if "SYMBOL-3" in line]
+    assert head.rstrip().endswith("action")
+    assert "…" not in head + row
 
 
 def test_a_warming_instrument_has_no_level() -> None:

@@ -59,7 +59,6 @@ def test_each_command_has_help(command: str) -> None:
     "arguments",
     [
         ("nonsense",),
-        ("replay",),
         ("replay", "x.csv", "--speed", "0"),
         ("replay", "x.csv", "--speed", "nan"),
         ("replay", "x.csv", "--speed", "fast"),
