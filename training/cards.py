@@ -224,26 +224,67 @@ def _critic_fails(card: Card) -> Iterator[str]:
         yield "Trained with one seed, so nobody knows how much of this is luck."
 
 
+_POLICY: Final = {
+    "mean_reward": ("reward a decision", ".5f"),
+    "profit": ("profit", ",.1f"),
+    "turnover": ("turnover, 1,000 decisions", ".3f"),
+    "drawdown": ("drawdown", ",.1f"),
+    "share_flat": ("share flat", ".4f"),
+    "sharpe": ("Sharpe ratio a decision", ".5f"),
+}
+LEAST_DEFLATED: Final = 0.95
+
+
 def _policy(card: Card) -> Iterator[str]:
+    m, ways = card.metrics, card.metrics["test"]
     yield (
         f"On the test part, basis points of one unit after costs; in brackets mean and standard deviation over "
-        f"{len(card.seeds)} seeds. Flat earns 0 by doing nothing."
+        f"{len(card.seeds)} seeds, before them the seed that is best on validation. Flat earns 0 by doing nothing."
     )
-    names = {"mean_reward": ".5f", "profit": ",.1f", "turnover": ".3f", "drawdown": ",.1f", "share_flat": ".4f"}
+    columns = [name for name in _POLICY if all(name in numbers for numbers in ways.values())]
     rows = [
-        [way.replace("_", " "), *(_spread(numbers[name], digits) for name, digits in names.items())]
-        for way, numbers in card.metrics["test"].items()
+        [way.replace("_", " "), *(_spread(numbers[name], _POLICY[name][1]) for name in columns)]
+        for way, numbers in ways.items()
     ]
-    yield _table(("way to act", "a decision", "profit", "turnover, 1,000 decisions", "drawdown", "share flat"), rows)
+    yield _table(("way to act", *(_POLICY[name][0] for name in columns)), rows)
+    if "tries" not in m:
+        return
+    yield (
+        f"How sure the Sharpe ratios are. Deflated: the probability that the true ratio is above "
+        f"{m['luckiest_sharpe']:.5f}, what the best of {m['tries']} tries shows by luck (Bailey and Lopez de Prado "
+        "2014); 0.95 is usually asked for."
+    )
+    certainty = [
+        [
+            way.replace("_", " "),
+            f"{_shipped(numbers['sharpe']):.5f}",
+            f"{numbers['sharpe_low']:.5f} to {numbers['sharpe_high']:.5f}",
+            f"{numbers['deflated_sharpe']:.3f}",
+        ]
+        for way, numbers in ways.items()
+    ]
+    yield _table(("way to act", "Sharpe ratio a decision", "95 % interval", "deflated"), certainty)
+    chosen = [
+        f"{way.replace('_', ' ')} {', '.join(f'{reward:.5f}' for reward in rewards)}"
+        for way, rewards in m["validation_mean_reward"].items()
+    ]
+    ours = m["way"].replace("_", " ")
+    yield f"Reward a decision on the validation part, by which {ours} was chosen: {'; '.join(chosen)}."
 
 
 def _policy_fails(card: Card) -> Iterator[str]:
-    ours = card.metrics["test"]["q_learning"]
+    ours = card.metrics["test"][card.metrics.get("way", "q_learning")]
     reward = ours["mean_reward"]
     if isinstance(reward, dict) and reward["mean"] <= 2.0 * reward["sd"]:
         yield (
             f"Its reward, {reward['mean']:.5f} bp a decision over the seeds, is within two deviations "
-            f"({reward['sd']:.5f}) of 0: it cannot be told apart from doing nothing."
+            f"({reward['sd']:.5f}) of 0 or below: it cannot be told apart from doing nothing."
+        )
+    if ours.get("deflated_sharpe", 1.0) < LEAST_DEFLATED:
+        yield (
+            f"Its Sharpe ratio, {_shipped(ours['sharpe']):.5f} a decision, lies with 95 % between "
+            f"{ours['sharpe_low']:.5f} and {ours['sharpe_high']:.5f}; that it is more than the luck of "
+            f"{card.metrics['tries']} tries has a probability of {ours['deflated_sharpe']:.3f}."
         )
     if _shipped(ours["share_flat"]) > 0.99:
         flat = f"{_shipped(ours['share_flat']):.2%}"

@@ -53,7 +53,11 @@ def _time(context: click.Context, parameter: click.Parameter, value: str | None)
     help="Folder for the bundles.  [default: the models that ship]",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="First seed.")
-@click.option("--seeds", type=click.IntRange(1, 100), help="How many; the best on validation data ships.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 100),
+    help="How many, of the policy of each algorithm; the best on validation data ships.  [default: 3, policy 10]",
+)
 @click.option(
     "--kind",
     type=click.Choice(list(forecaster.KINDS)),

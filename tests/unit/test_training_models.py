@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -15,9 +14,11 @@ from stream.core.results import FORECAST_COLUMNS
 from stream.messages import HORIZONS
 from tests.graphs import words
 from tests.training_data import sample
-from training import data, evaluation, export, forecaster, gan, policy
+from training import data, evaluation, export, forecaster, gan
 from training.forecasters.contract import Settings
 from training.forecasters.heads import Targets, losses
+from training.policy.network import Policy
+from training.policy.tape import Market
 
 SMALL = Settings(rounds=3, lanes=8, segment=512, burn_in=32)
 
@@ -39,7 +40,7 @@ def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
 def networks() -> dict[str, nn.Module]:
     return {
         "critic": randomised(gan.Critic(gan.Settings())),
-        "policy": randomised(policy.Policy(policy.Settings())),
+        "policy": randomised(Policy(48, Market())),
     }
 
 
@@ -199,87 +200,6 @@ def test_calibration_of_equal_scores_is_still_one() -> None:
 def test_area_under_curve_by_hand() -> None:
     assert gan.area_under_curve(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1.0
     assert gan.area_under_curve(np.array([0.0, 2.0]), np.array([1.0, 2.0])) == (0.5 + 0.75) / 2
-
-
-def steps() -> policy.Steps:
-    (one,) = sample().series
-    forecast = np.full((len(one.features), len(FORECAST_COLUMNS)), 1e-3, np.float32)
-    return policy.decisions(one, forecast, data.TRAIN)
-
-
-def test_decision_is_carried_out_a_tick_later() -> None:
-    (one,) = sample().series
-    some = steps()
-    for row in (0, 100, 1000):
-        tick = int(np.flatnonzero((one.features == some.features[row].numpy()).all(axis=1))[0])
-        assert float(some.executed[row]) == one.log_price[tick + 1]
-        assert one.clock_ns[tick + 1] // data.SECOND > one.clock_ns[tick] // data.SECOND, "the second's last tick"
-
-
-def test_n_step_return_by_hand() -> None:
-    """Two seconds held long through +1 bp and +2 bp, no risk penalty, half of what comes later counts."""
-    n = 4
-    some = policy.Steps(
-        torch.zeros(n, 30),
-        torch.zeros(n, 16),
-        torch.tensor([0.0, 1e-4, 3e-4, 3e-4], dtype=torch.double),
-        torch.ones(n),
-        torch.tensor([True, True, True, False]),
-        torch.zeros(n, 3),
-    )
-    out = policy.n_step_returns(some, policy.Settings(steps=2, discount=0.5, risk_aversion=0.0))
-    assert out.reward[0].tolist() == pytest.approx([-2.0, 0.0, 2.0])
-    assert float(out.discount[0]) == 0.25
-    assert int(out.next_row[0]) == 2
-    assert out.usable.tolist() == [True, True, False, False], "nothing is known beyond the end"
-
-
-def test_risk_penalty_falls_on_positions_only() -> None:
-    some = steps()
-    settings = policy.Settings(risk_aversion=1.0)
-    free = policy.n_step_returns(some, msgspec.structs.replace(settings, risk_aversion=0.0)).reward
-    held = policy.n_step_returns(
-        some._replace(shortfall=torch.tensor([[0.01, 0.0, 0.01]]).repeat(len(free), 1)), settings
-    )
-    assert torch.equal(held.reward[:, 1], free[:, 1])
-    follows = some.follows  # the last decision of a session is held for no time
-    assert (held.reward[follows][:, [0, 2]] < free[follows][:, [0, 2]]).all()
-
-
-def test_account_by_hand() -> None:
-    moved = np.array([10.0, -5.0, 0.0])
-    cost = np.full(3, 2e-4)
-    out = policy.account(np.array([1.0, -1.0, 0.0]), moved, cost, np.array([True, True, False]))
-    # In for 2, +10; round for 4, +5; out for 2, nothing.
-    assert out.profit == pytest.approx(8.0 + 1.0 - 2.0)
-    assert out.turnover == pytest.approx(4 / 3 * 1000)
-    assert out.drawdown == pytest.approx(2.0)
-
-
-def test_values_of_positions_differ_by_the_cost_of_the_change() -> None:
-    net = networks()["policy"]
-    assert isinstance(net, policy.Policy)
-    some = steps()
-    with torch.no_grad():
-        values, rewards = (out.reshape(-1, 3, 3) for out in net(some.features, some.forecast))
-        cost = net.cost(some.features)
-    for out in (values, rewards):
-        assert torch.allclose(out[:, 2, 2] - out[:, 1, 2], cost[:, 0], atol=1e-6)
-        assert torch.allclose(out[:, 0, 0] - out[:, 2, 0], 2 * cost[:, 0], atol=1e-6)
-
-
-def test_policy_learns_to_hold_what_rises() -> None:
-    """A price that rises by 20 bp a second at a cost of some 2 bp: be long."""
-    some = steps()
-    k = len(some.executed)
-    rising = some._replace(
-        executed=torch.arange(k).double() * 20e-4, seconds=torch.ones(k), follows=torch.arange(k) < k - 1
-    )
-    settings = policy.Settings(rounds=300, discount=0.9)
-    net, _ = policy.train(forecaster.fit_normalise(sample()), rising, settings, 0)
-    with torch.no_grad():
-        values = net(some.features, some.forecast)[0].numpy()
-    assert (values.reshape(-1, 3, 3).argmax(2) == 2).mean() > 0.99
 
 
 def test_critic_that_ships_is_a_plain_session_too() -> None:
