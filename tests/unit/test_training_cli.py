@@ -18,7 +18,8 @@ def test_quick_training_writes_bundles_that_load(tmp_path: Path) -> None:
     done = CliRunner().invoke(train, ["all", str(file), "--out", str(out), "--quick", "--seed", "3"])
     assert done.exit_code == 0, done.output
     models = inference.load(out)
-    assert models.names == ("gru@1", "wgan@1", "dqn@1")
+    assert models.names[:2] == ("gru@1", "wgan@1")
+    assert models.names[2] in ("dqn@1", "ppo@1"), "whichever is best on validation"
     for card in models.cards:
         assert [data.name for data in card.data] == ["ltc.parquet"]
         assert card.data[0].rows == 20_000
