@@ -16,7 +16,7 @@ from stream.commands import models, results, switch, ticks
 from stream.commands.options import broker_option, existing_file, positive, settings_of
 from stream.config import ROOT
 from stream.errors import TapewatchError
-from stream.help import Group
+from stream.help import Group, show
 
 NO_CACHE: Final = (
     "tapewatch: no folder can be written for the compiled kernels, neither the program's own nor one of the user's: "
@@ -226,7 +226,7 @@ def main() -> None:
     try:
         status = commands.main(prog_name="tapewatch", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        show(error)
         status = error.exit_code
     except TapewatchError as error:
         print(f"tapewatch: {' '.join(str(error).split())}", file=sys.stderr)

@@ -128,12 +128,53 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
 """Examples of each command by its name; "" is `tapewatch` itself."""
 
 
+def show(error: click.ClickException) -> None:
+    """Write a mistake of usage to stderr as one line, as any other mistake; where a command is missing, the help."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return
+    message = " ".join(error.format_message().split()).removesuffix(".")
+    if message[1:2].islower():  # a sentence of click's; not METAVAR or --option
+        message = message[0].lower() + message[1:]
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    where = "" if context is None or "--help`" in message else f"; see `{context.command_path} --help`"
+    click.echo(f"tapewatch: {message}{where}", err=True)
+
+
 def examples_of(command_path: str) -> tuple[str, ...]:
     """Examples of a command by its whole name, `tapewatch` first."""
     return EXAMPLES.get(command_path.partition(" ")[2], ())
 
 
-class Command(click.Command):
+def _misplaced(error: click.NoSuchOption, ctx: click.Context) -> str | None:
+    """What to say of an option that is right at another place: those of `tapewatch` itself go before the command."""
+    name, root = error.option_name, ctx.find_root()
+    before = next((each for each in root.command.params if name in each.opts), None)
+    if before is not None and ctx is not root:
+        value = "" if isinstance(before, click.Option) and before.is_flag else f" {before.make_metavar(root)}"
+        command = ctx.command_path.removeprefix(root.command_path)
+        return f"option {name} goes before the command: `{root.command_path} {name}{value}{command} ...`"
+    below = ctx.command.commands if isinstance(ctx.command, click.Group) else {}
+    behind = next((path for path, command in below.items() if any(name in each.opts for each in command.params)), None)
+    if behind is not None:
+        return f"option {name} goes behind the command: `{ctx.command_path} {behind} {name} ...`"
+    return None
+
+
+class _Placed(click.Command):
+    """A command that answers an option at the wrong place with the right one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if message := _misplaced(error, ctx):
+                ctx.fail(message)
+            raise
+
+
+class Command(_Placed):
     """A command whose help ends with its examples."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -141,7 +182,7 @@ class Command(click.Command):
         _write_examples(ctx, formatter)
 
 
-class Group(click.Group):
+class Group(_Placed, click.Group):
     """A group of commands, told in groups and in whole lines; a mistyped name is answered with the likely one."""
 
     command_class = Command

@@ -43,9 +43,8 @@ def _training(name: str, arguments: tuple[str, ...]) -> None:
             "or pip install 'tapewatch[training]'"
         ) from None
     command: click.Command = getattr(training, name)
-    command.main(
-        list(arguments), prog_name=f"tapewatch {name}", standalone_mode=False, obj=click.get_current_context().obj
-    )
+    root = click.get_current_context().find_root()
+    command.main(list(arguments), prog_name=name, standalone_mode=False, parent=root)
 
 
 @click.group(cls=Group)

@@ -18,7 +18,7 @@ from rich.console import Console
 from stream import inference
 from stream.config import Settings
 from stream.errors import TapewatchError
-from stream.help import Command
+from stream.help import Command, show
 from stream.pipeline import compile_kernels
 from tests.benchmark import (
     backtest,
@@ -198,6 +198,9 @@ def bench(
 
 if __name__ == "__main__":
     try:
-        bench(prog_name="tapewatch bench")
+        bench(prog_name="tapewatch bench", standalone_mode=False)
+    except click.ClickException as error:
+        show(error)
+        sys.exit(error.exit_code)
     except TapewatchError as error:
         sys.exit(f"tapewatch bench: {error}")

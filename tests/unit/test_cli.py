@@ -68,13 +68,23 @@ def test_each_command_has_help(command: str) -> None:
         ("backtest", "x.csv"),
         ("demo", "--seconds", "0"),
         ("tail", "risk", "--count", "0"),
+        ("evaluate", "--nonsense"),
+        ("bench", "--nonsense"),
     ],
 )
-def test_wrong_usage_is_2_and_says_so(arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_is_2_and_one_line_that_says_where_to_look(arguments: tuple[str, ...]) -> None:
     done = tapewatch(*arguments)
     assert done.returncode == 2
-    assert "Error: " in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("tapewatch: ")
+    assert "--help`" in line
+
+
+def test_a_missing_command_is_answered_with_the_list() -> None:
+    done = tapewatch("topics")
+    assert done.returncode == 2
+    assert "Commands:\n  create " in done.stderr
 
 
 def test_a_missing_file_is_one_line() -> None:

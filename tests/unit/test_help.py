@@ -70,6 +70,14 @@ def test_every_example_parses(line: str) -> None:
         (("tail", "predictons"), "did you mean predictions?"),
         (("simulate", "--scenario", "flash-crsh", "--out", "x.csv"), "did you mean flash-crash?"),
         (("models", "show", "wgna"), "did you mean wgan?"),
+        (
+            ("backtest", "x", "--out", "y", "--config", "z"),
+            "before the command: `tapewatch --config FILE backtest ...`",
+        ),
+        (("topics", "create", "--config=z"), "goes before the command: `tapewatch --config FILE topics create ...`"),
+        (("evaluate", "--config", "z"), "goes before the command: `tapewatch --config FILE evaluate ...`"),
+        (("worker", "--version"), "goes before the command: `tapewatch --version worker ...`"),
+        (("--broker", "a:1", "worker"), "goes behind the command: `tapewatch worker --broker ...`"),
     ],
 )
 def test_a_mistyped_name_is_answered_with_the_likely_one(arguments: tuple[str, ...], meant: str) -> None:
