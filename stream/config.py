@@ -23,6 +23,9 @@ ENV_FILE: Final = "TAPEWATCH_CONFIG"
 ROOT: Final = Path(__file__).resolve().parent.parent
 DEFAULT_MODELS: Final = str(ROOT / "models")
 
+KINDS: Final = {"int": "whole number", "float": "number", "bool": "true or false", "array": 'list such as ["A", "B"]'}
+"""What a setting holds, for people, by msgspec's name of it."""
+
 LARGEST: Final = 1e12  # keeps infinity out; TOML can write it
 
 Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
@@ -286,17 +289,20 @@ def load(
     environ = os.environ if environ is None else environ
     file = file or environ.get(ENV_FILE)
     tree: dict[str, Any] = _read_toml(Path(file)) if file else {}
+    variables: dict[str, str] = {}  # by the key that each sets
     for name, text in environ.items():
         if name.startswith(ENV_PREFIX) and name != ENV_FILE:
             path = name.removeprefix(ENV_PREFIX).lower().split("__")
             _put(tree, path, text if path[-1] in SECRETS else _parse(text), name)
+            variables[".".join(path)] = name
     for key, value in (overrides or {}).items():
         if value is not None:
             _put(tree, key.split("."), value, key)
+            variables.pop(key, None)
     try:
         return msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(error, tree)) from None
+        raise ConfigError(_explain(error, tree, variables)) from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -329,20 +335,32 @@ def _put(tree: dict[str, Any], path: list[str], value: Any, name: str) -> None:
     tree[key] = value
 
 
-def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any]) -> str:
-    """Name key, value and rule: msgspec's text holds the rule and the path, the tree holds the value."""
+def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any], variables: Mapping[str, str]) -> str:
+    """Name key or variable, value and rule: msgspec's text holds the rule and the path, the tree holds the value."""
     rule, _, path = str(error).partition(" - at `$")
     key = re.split(r"[\[`]", path)[0].lstrip(".")  # of a list, the whole
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", rule)
     if unknown:
-        return _explain_unknown(f"{key}.{unknown[1]}".lstrip("."), key, tree)
+        return _explain_unknown(f"{key}.{unknown[1]}".lstrip("."), key, tree, variables)
     if rule.startswith("Invalid enum value"):
         rule = f"must be {' or '.join(_choices(key))}"
     value = _get(tree, key)
+    if key in variables:
+        return f"{variables[key]}={_shown(key, value)}: {_rule_for_text(rule, key, value)}"
     where = (
         f"setting {key} = {_shown(key, value)}" if key and not isinstance(value, Mapping) else f"settings {key}".strip()
     )
     return f"{where}: {rule}"
+
+
+def _rule_for_text(rule: str, key: str, value: Any) -> str:
+    """The rule that a variable breaks: each holds text, so that it is text cannot be what is wrong."""
+    found = re.fullmatch(r"Expected `(\w+)`, got `str`", rule)
+    if found is None:
+        return rule
+    if found[1] == "object":
+        return f"{key} is a section, not a value"
+    return f"{_shown(key, value)} is no {KINDS.get(found[1], found[1])}"
 
 
 def _choices(key: str) -> Sequence[str]:
@@ -353,29 +371,51 @@ def _choices(key: str) -> Sequence[str]:
     return get_args(kind)
 
 
-def _explain_unknown(key: str, section: str, tree: Mapping[str, Any]) -> str:
+def _explain_unknown(key: str, section: str, tree: Mapping[str, Any], variables: Mapping[str, str]) -> str:
     fields = msgspec.structs.asdict(getattr(Settings(), section) if section else Settings())
-    shown = _shown(key, _get(tree, key))
     known = f"{section or 'the top'} knows {', '.join(fields)}"
-    return f"setting {key} = {shown}: no such key; {_meant(key, section)}{known}"
+    for path, variable in variables.items():
+        if path == key or path.startswith(f"{key}."):  # or the whole section is unknown
+            meant = _meant_variable(path)
+            return f"{variable}={_shown(path, _get(tree, path))}: no such key; {meant}{known}"
+    return f"setting {key} = {_shown(key, _get(tree, key))}: no such key; {_meant(key, section)}{known}"
+
+
+def _sections() -> dict[str, tuple[str, ...]]:
+    """The keys of each section; a key at the top has none."""
+    tree = msgspec.structs.asdict(Settings())
+    return {name: value.__struct_fields__ if isinstance(value, _Section) else () for name, value in tree.items()}
+
+
+def _elsewhere(key: str) -> str:
+    """A key of another section that has this very name; empty if there is none."""
+    name = key.rpartition(".")[2]
+    return next((f"{section}.{name}" for section, keys in _sections().items() if name in keys), "")
 
 
 def _meant(key: str, section: str) -> str:
     """The key that was meant: one of another section by this name, or the one of this section that is most like it."""
-    name = key.rpartition(".")[2]
-    tree = {field: getattr(Settings(), field) for field in Settings.__struct_fields__}
-    sections = {field: value.__struct_fields__ for field, value in tree.items() if isinstance(value, _Section)}
-    there = [field for field, keys in sections.items() if name in keys]
-    if there:
-        return f"did you mean {there[0]}.{name}? "
-    return did_you_mean(name, sections.get(section, tree), f"{section}." if section else "")
+    if there := _elsewhere(key):
+        return f"did you mean {there}? "
+    sections = _sections()
+    return did_you_mean(key.rpartition(".")[2], sections.get(section, sections), f"{section}." if section else "")
+
+
+def _meant_variable(key: str) -> str:
+    """The variable that was meant: `TAPEWATCH_WORKER_PORT` lacks an underscore."""
+    names = [f"{section}__{each}" for section, keys in _sections().items() for each in keys]
+    wrong = key.replace(".", "__").upper()
+    likely = did_you_mean(wrong, [name.upper() for name in names], ENV_PREFIX)
+    there = _elsewhere(key).replace(".", "__").upper()
+    return likely or (f"did you mean {ENV_PREFIX}{there}? " if there else "")
 
 
 def _shown(key: str, value: Any) -> str:
     """A value as it was set, but of a secret, or of what may be one with its key misspelt, only that it was."""
+    if isinstance(value, Mapping):
+        return repr({name: HIDDEN if name.endswith(SECRETS) else each for name, each in value.items()})
     known = key.removeprefix("security.") in Security.__struct_fields__
-    secret = key.startswith("security.") and (not known or key.removeprefix("security.") in SECRETS)
-    return HIDDEN if secret else repr(value)
+    return HIDDEN if key.endswith(SECRETS) or (key.startswith("security") and not known) else repr(value)
 
 
 def _get(tree: Mapping[str, Any], key: str) -> Any:

@@ -134,12 +134,24 @@ def test_broker_addresses_are_taken(broker: str) -> None:
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"TAPEWATCH_WORKER__PROT": "7"}, "setting worker.prot = '7': no such key"),
-        ({"TAPEWATCH_PORT": "7"}, "setting port = '7': no such key"),
-        ({"TAPEWATCH_WORKER__PORT": "abc"}, "setting worker.port = 'abc': Expected `int`"),
-        ({"TAPEWATCH_WORKER__PORT": ""}, "setting worker.port = '': Expected `int`"),
-        ({"TAPEWATCH_WORKER__WATCH": "BTCUSDT"}, "setting worker.watch = 'BTCUSDT': Expected `array`"),
-        ({"TAPEWATCH_WORKER": "7"}, "setting worker = '7': Expected `object`"),
+        (
+            {"TAPEWATCH_WORKER__PROT": "7"},
+            "TAPEWATCH_WORKER__PROT='7': no such key; did you mean TAPEWATCH_WORKER__PORT? worker knows group, models",
+        ),
+        (
+            {"TAPEWATCH_WORKER_PORT": "6067"},
+            "TAPEWATCH_WORKER_PORT='6067': no such key; did you mean TAPEWATCH_WORKER__PORT? the top knows broker, fo",
+        ),
+        ({"TAPEWATCH_WROKER__PORT": "7"}, "TAPEWATCH_WROKER__PORT='7': no such key; did you mean TAPEWATCH_WORKER__P"),
+        ({"TAPEWATCH_PORT": "7"}, "TAPEWATCH_PORT='7': no such key; did you mean TAPEWATCH_WORKER__PORT? the top"),
+        ({"TAPEWATCH_QQQQ": "7"}, "TAPEWATCH_QQQQ='7': no such key; the top knows broker"),
+        ({"TAPEWATCH_WORKER__PORT": "abc"}, "TAPEWATCH_WORKER__PORT='abc': 'abc' is no whole number"),
+        ({"TAPEWATCH_WORKER__PORT": ""}, "TAPEWATCH_WORKER__PORT='': '' is no whole number"),
+        ({"TAPEWATCH_WORKER__PORT": "70000"}, "TAPEWATCH_WORKER__PORT='70000': Expected `int` <= 65535"),
+        ({"TAPEWATCH_FORMAT": "xml"}, "TAPEWATCH_FORMAT='xml': must be json or msgpack"),
+        ({"TAPEWATCH_WORKER__SNAPSHOTS": "maybe"}, "TAPEWATCH_WORKER__SNAPSHOTS='maybe': 'maybe' is no true or false"),
+        ({"TAPEWATCH_WORKER__WATCH": "BTCUSDT"}, "WATCH='BTCUSDT': 'BTCUSDT' is no list such as [\"A\", \"B\"]"),
+        ({"TAPEWATCH_WORKER": "7"}, "TAPEWATCH_WORKER='7': worker is a section, not a value"),
         (
             {"TAPEWATCH_BROKER": "a:1", "TAPEWATCH_BROKER__PORT": "2"},
             "TAPEWATCH_BROKER__PORT: broker is a value, not a section",
@@ -154,6 +166,24 @@ def test_broker_addresses_are_taken(broker: str) -> None:
 def test_mistake_in_a_variable_names_it(environ: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         load(None, environ)
+
+
+def test_command_line_that_wins_over_a_variable_is_blamed_in_its_place() -> None:
+    with pytest.raises(ConfigError, match=re.escape("setting worker.port = -1: Expected `int` >= 0")):
+        load(None, {"TAPEWATCH_WORKER__PORT": "abc"}, {"worker.port": -1})
+
+
+@pytest.mark.parametrize(
+    "name", ["TAPEWATCH_SECURITY_PASSWORD", "TAPEWATCH_SECURTY__PASSWORD", "TAPEWATCH_SECURITY__PASWORD"]
+)
+def test_secret_under_a_misspelt_name_is_not_shown(name: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{name}=***: no such key; did you mean TAPEWATCH_SECURITY__PASS")):
+        load(None, {name: "hunter2"})
+
+
+def test_secret_in_a_misspelt_section_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape("setting securty = {'password': '***', 'username': 'u'}")):
+        from_toml(tmp_path, '[securty]\npassword = "hunter2"\nusername = "u"\n')
 
 
 def test_folder_is_no_settings_file(tmp_path: Path) -> None:
