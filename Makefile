@@ -186,11 +186,12 @@ endif
 	  echo "Java 17 or newer is missing (found: $${version:-none}); Kafka runs on it: install it" \
 	    "(Debian, Ubuntu: apt install openjdk-17-jre-headless; macOS: brew install openjdk@17)" >&2; exit 1; fi
 
+# Maven resets the colour at its end even where it was told to use none.
 $(KAFKA_LIBS)/.fetched: docker/kafka/pom.xml
 	@command -v mvn >/dev/null || { echo "mvn is missing: install Maven (Debian, Ubuntu: apt install maven;" \
 	  "macOS: brew install maven), or set KAFKA_HOME to an unpacked Apache Kafka 4" >&2; exit 1; }
 	@echo "==> fetching Apache Kafka into $(KAFKA_LIBS)"
 	@rm -rf $(KAFKA_LIBS)
 	@mvn --batch-mode -Dstyle.color=never -q -f docker/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
-	  -DoutputDirectory=$(CURDIR)/$(KAFKA_LIBS)
+	  -DoutputDirectory=$(CURDIR)/$(KAFKA_LIBS) 2>&1 | sed $$'s/\033\\[[0-9;]*m//g' >&2
 	@touch $@
