@@ -25,6 +25,7 @@ from stream.config import Cluster, Features, Settings
 from stream.errors import BadFile, BrokerUnreachable, TapewatchError
 from stream.feeds.files import TickBatch, TickFile
 from stream.signals import stop_on_signals
+from stream.suggestions import some_of
 
 BLOCK_TICKS: Final = 1024  # encoded ahead: about 2 ms of work
 REPORT_SECONDS: Final = 0.2
@@ -115,6 +116,7 @@ class Rounds:
         self._ns = _Span()
         self._ids = _Span()
         self._newest_ns = 0
+        self._symbols: set[str] = set()  # of the file, as far as it was read
 
     def __iter__(self) -> Iterator[Block]:
         """Blocks of up to BLOCK_TICKS messages; raises BadFile if the file has no tick of the symbol."""
@@ -125,7 +127,8 @@ class Rounds:
                 sent += len(block.values)
                 yield block
             if not sent:
-                raise BadFile(f"{self._file.path} has no tick of symbol {self._symbol!r}")
+                there = some_of(self._symbol or "", self._symbols)
+                raise BadFile(f"{self._file.path} has no tick of symbol {self._symbol!r}; it has those of {there}")
             if not self._loop:
                 return
             number += 1
@@ -133,6 +136,7 @@ class Rounds:
     def _round(self, number: int) -> Iterator[Block]:
         for batch in self._file:
             rows = _rows_of(batch, self._symbol)
+            self._symbols.update(symbol for symbol, _ in batch.instruments)
             if number == 0:
                 self._ns.include(batch.exchange_ns[rows & _valid(batch)])
                 self._ids.include(batch.trade_id[rows & (batch.trade_id != 0)])

@@ -69,6 +69,7 @@ def test_every_example_parses(line: str) -> None:
         (("feed", "binanse", "BTCUSDT"), "did you mean binance?"),
         (("tail", "predictons"), "did you mean predictions?"),
         (("simulate", "--scenario", "flash-crsh", "--out", "x.csv"), "did you mean flash-crash?"),
+        (("simulate", "--scenario", "crash", "--out", "x.csv"), "no scenario 'crash': did you mean flash-crash?"),
         (("models", "show", "wgna"), "did you mean wgan?"),
         (
             ("backtest", "x", "--out", "y", "--config", "z"),

@@ -184,3 +184,9 @@ def test_progress_comes_while_it_waits(tmp_path: Path) -> None:
 
 def test_progress_reads_as_a_line() -> None:
     assert replay.describe(Progressed(1500, 3.0, 0.0, NS)) == "1,500 ticks, 500 a second, at 2024-08-08 23:54:17 UTC"
+
+
+def test_a_symbol_that_the_file_lacks_is_answered_with_those_that_it_has(tmp_path: Path) -> None:
+    path = ticks_file(tmp_path, [0, 1, 2], symbol=["ETHUSDT", "BTCUSDT", "ETHUSDT"])
+    with pytest.raises(BadFile, match=r"has no tick of symbol 'BTCUSD'; it has those of BTCUSDT, ETHUSDT$"):
+        played(path, Constant(float("inf")), symbol="BTCUSD")
