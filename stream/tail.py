@@ -21,7 +21,7 @@ from stream import clients, messages, topics
 from stream.config import Cluster, Settings, Topics
 from stream.errors import BrokerUnreachable, MissingTopic, TapewatchError
 from stream.signals import stop_on_signals
-from stream.suggestions import did_you_mean, nearest_first
+from stream.suggestions import did_you_mean, some_of
 
 POLL_SECONDS: Final = 0.2
 RAW_LENGTH: Final = 100
@@ -29,7 +29,6 @@ PATIENCE_SECONDS: Final = 5.0
 """So long without a record of the symbol that was asked for, and a line says so."""
 MOST_SYMBOLS: Final = 10_000
 """Whose names are kept meanwhile, so that a topic of very many costs no more."""
-NAMED_SYMBOLS: Final = 8
 LEVEL_STYLES: Final[dict[str, str]] = {
     "normal": "green",
     "elevated": "yellow",
@@ -304,12 +303,12 @@ def record_of(message: Any) -> Record:
 
 
 class Awaited:
-    """The records of one symbol, of which there may be none: after PATIENCE_SECONDS a line says so, once.
+    """The records of one symbol, or of all, of which there may be none: after PATIENCE_SECONDS a line says so, once.
 
     Parameters
     ----------
     symbol
-        Whose records are shown.
+        Whose records are shown; of all if None.
     topic
         On which they are looked for.
     say
@@ -319,10 +318,9 @@ class Awaited:
     """
 
     def __init__(
-        self, symbol: str, topic: str, say: Callable[[str], None], now: Callable[[], float] = time.monotonic
+        self, symbol: str | None, topic: str, say: Callable[[str], None], now: Callable[[], float] = time.monotonic
     ) -> None:
         self._symbol = symbol
-        self._key = symbol.encode()
         self._topic = topic
         self._say = say
         self._now = now
@@ -332,7 +330,7 @@ class Awaited:
 
     def shows(self, key: bytes | None) -> bool:
         """Whether a record under this key is one of them."""
-        if key == self._key:
+        if self._symbol is None or key == self._symbol.encode():
             self._told = True
             return True
         if key and key != messages.CONTROL_KEY and not self._told and len(self._others) < MOST_SYMBOLS:
@@ -345,18 +343,18 @@ class Awaited:
         if self._told or self._now() < self._until:
             return
         self._told = True
+        which = "" if self._symbol is None else f" of {safe(self._symbol)}"
         self._say(
-            f"no record of {safe(self._symbol)} has come on {self._topic} in {PATIENCE_SECONDS:g} s; "
-            f"{self._what_comes()}; waiting on"
+            f"no record{which} has come on {self._topic} in {PATIENCE_SECONDS:g} s; {self._what_comes()}waiting on"
         )
         self._others.clear()
 
     def _what_comes(self) -> str:
+        if self._symbol is None:
+            return ""
         if not self._others:
-            return "nor one of any other symbol"
-        names = nearest_first(self._symbol, (safe_bytes(key) for key in self._others))
-        more = f" and {len(names) - NAMED_SYMBOLS:,} more" if len(names) > NAMED_SYMBOLS else ""
-        return f"there are records of {', '.join(names[:NAMED_SYMBOLS])}{more}"
+            return "nor one of any other symbol; "
+        return f"there are records of {some_of(self._symbol, map(safe_bytes, self._others))}; "
 
 
 def run(
@@ -379,11 +377,11 @@ def run(
     stop = stop_on_signals()
     console = Console(soft_wrap=True, highlight=False)
     reader = Reader(settings.cluster, getattr(settings.topics, kind), from_beginning)
-    awaited = None if symbol is None else Awaited(symbol, getattr(settings.topics, kind), partial(click.echo, err=True))
+    awaited = Awaited(symbol, getattr(settings.topics, kind), partial(click.echo, err=True))
     shown = 0
     try:
-        for record in reader.records(stop, awaited.look if awaited else lambda: None):
-            if awaited is not None and not awaited.shows(record.key):
+        for record in reader.records(stop, awaited.look):
+            if not awaited.shows(record.key):
                 continue
             console.print(Text(json_line(record)) if as_json else line(kind, record))
             shown += 1

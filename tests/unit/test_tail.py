@@ -159,7 +159,7 @@ def test_a_control_and_its_audit_say_who_and_why() -> None:
 class Hand:
     """A clock that is set by hand, and what was said."""
 
-    def __init__(self, symbol: str) -> None:
+    def __init__(self, symbol: str | None) -> None:
         self.seconds = 0.0
         self.said: list[str] = []
         self.awaited = Awaited(symbol, "risk", self.said.append, lambda: self.seconds)
@@ -206,6 +206,25 @@ def test_where_nothing_comes_the_line_says_that_too() -> None:
 def test_of_a_symbol_that_comes_nothing_is_said() -> None:
     hand = Hand("A")
     assert [hand.awaited.shows(key) for key in (b"B", b"A", None)] == [False, True, False]
+    hand.seconds = 100.0
+    hand.awaited.look()
+    assert hand.said == []
+
+
+def test_where_all_are_shown_and_nothing_comes_the_line_says_so_once() -> None:
+    hand = Hand(None)
+    hand.seconds = PATIENCE_SECONDS - 0.1
+    hand.awaited.look()
+    assert hand.said == []
+    for hand.seconds in (PATIENCE_SECONDS, 100.0):
+        hand.awaited.look()
+    assert hand.said == ["no record has come on risk in 5 s; waiting on"]
+
+
+def test_where_all_are_shown_any_record_will_do() -> None:
+    hand = Hand(None)
+    assert hand.awaited.shows(None)
+    assert hand.awaited.shows(b"A")
     hand.seconds = 100.0
     hand.awaited.look()
     assert hand.said == []
