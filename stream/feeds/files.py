@@ -136,6 +136,7 @@ def _open_parquet(path: Path) -> TickFile:
 def _open_csv(path: Path, head: bytes) -> TickFile:
     if path.suffix == ".parquet" or (b"\0" in head and path.suffix != ".gz"):
         raise BadFile(f"{path} is neither Parquet nor CSV")
+    _check_separator(path)
     with pyarrow.csv.open_csv(path) as reader:
         found = reader.schema.names
     names = _check_columns(path, pa.schema([(name, pa.string()) for name in found]))
@@ -154,6 +155,14 @@ def _open_csv(path: Path, head: bytes) -> TickFile:
             yield from reader
 
     return TickFile(path, None, blocks)
+
+
+def _check_separator(path: Path) -> None:
+    with pa.input_stream(str(path)) as stream:  # unpacks what is packed
+        first = stream.read(4096).partition(b"\n")[0]
+    for other in (b";", b"\t", b"|"):
+        if other in first and b"," not in first:
+            raise BadFile(f"{path} separates its columns by {other.decode()!r}: they must be separated by commas")
 
 
 def _check_columns(path: Path, schema: pa.Schema) -> list[str]:

@@ -1,6 +1,8 @@
 """Files of ticks: what is read from them, what is refused row by row, and what is refused as a whole."""
 
+import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +270,13 @@ def test_a_ragged_csv_is_one_line(tmp_path: Path) -> None:
     path.write_text(f"symbol,exchange_ns,price,size\nA,{NS},1.5,1\nA,{NS},1.5\n")
     with pytest.raises(BadFile, match="Expected 4 columns, got 3"):
         list(open_ticks(path))
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "ticks.csv"), ("\t", "ticks.csv"), (";", "ticks.csv.gz")])
+def test_a_csv_of_another_separator_is_told_that_commas_are_wanted(tmp_path: Path, separator: str, name: str) -> None:
+    """With decimal commas, as spreadsheets write them where people count so."""
+    text = f"symbol;exchange_ns;price;size\nA;{NS};1,5;1\n".replace(";", separator).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    with pytest.raises(BadFile, match=re.escape(f"columns by {separator!r}: they must be separated by commas")):
+        open_ticks(path)
