@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from stream import messages, topics
 from stream.config import Settings
-from stream.errors import TapewatchError
+from stream.errors import BrokerUnreachable, TapewatchError
 from stream.feeds import generator as made
 from stream.feeds import replay
 from stream.feeds.files import BATCH_ROWS, SCHEMA, TickFile
@@ -235,7 +235,10 @@ def run_to_kafka(plan: Plan, settings: Settings, speed: str | None, generator: G
     BrokerUnreachable, MissingTopic, TapewatchError
         As `replay.run` does.
     """
-    topics.partitions_of(settings.cluster, [settings.topics.ticks, settings.topics.truth])
+    try:
+        topics.partitions_of(settings.cluster, [settings.topics.ticks, settings.topics.truth])
+    except BrokerUnreachable as error:
+        raise BrokerUnreachable(f"{error}; or write a file with --out FILE") from None
     simulated = simulate(msgspec.structs.replace(plan, start_ns=time.time_ns()), generator)
     click.echo(in_words(simulated.truth) if generator is None else f"made by {generator.name}")
     tell(settings, simulated.truth)

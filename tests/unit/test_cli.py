@@ -98,6 +98,11 @@ def test_an_unreachable_broker_is_one_line(tmp_path: Path) -> None:
         assert_one_line(tapewatch(*arguments, "--broker", "127.0.0.1:1"), "127.0.0.1:1", "tapewatch broker")
 
 
+def test_a_simulation_without_a_broker_is_told_that_a_file_will_do() -> None:
+    done = tapewatch("simulate", "--scenario", "flash-crash", "--broker", "127.0.0.1:1")
+    assert_one_line(done, "127.0.0.1:1", "or write a file with --out FILE")
+
+
 def test_a_topic_that_is_none_of_ours_is_one_line() -> None:
     assert_one_line(tapewatch("tail", "positions"), "positions is no topic of ours")
 
