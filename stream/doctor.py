@@ -263,7 +263,8 @@ def judge(
     if replicas >= SAFE_REPLICAS and insync_needed < SAFE_REPLICAS - 1:
         found = f"{replicas} replicas, but min.insync.replicas is {insync_needed}: an acknowledged record may lie once"
         return Finding(title, "warn", found, f"{alter} --add-config min.insync.replicas=2")
-    kept = "compacted" if name == names.state else f"kept {int(values.get('retention.ms') or 0) / 3_600_000:g} h"
+    hours = int(values.get("retention.ms") or 0) / 3_600_000
+    kept = "compacted" if name == names.state else f"kept {hours:g} h" if hours >= 0 else "kept for ever"
     return Finding(title, "ok", f"{len(partitions)} partitions, {replicas} replicas, {kept}")
 
 

@@ -51,6 +51,11 @@ def test_what_is_wrong_with_a_topic_is_told_with_what_to_do(finding: doctor.Find
     assert finding.advice
 
 
+@pytest.mark.parametrize(("name", "kept"), [("audit", "kept for ever"), ("risk", "kept 24 h"), ("state", "compacted")])
+def test_how_long_a_topic_is_kept_is_said_in_words(name: str, kept: str) -> None:
+    assert judged(name).found == f"4 partitions, 3 replicas, {kept}"
+
+
 def test_one_broker_can_hold_no_more_than_one_replica() -> None:
     assert judged("risk", replicas=1, in_sync=1, brokers=1, min_insync_replicas="1").level == "ok"
 
