@@ -451,6 +451,7 @@ class Show:
         """Show the board until the time is over or a signal comes."""
         follow = self._follow_board if self._console.is_terminal else self._follow_lines
         follow(stop)
+        self.verdict.cut_short = stop.is_set()
 
     def finish(self) -> Summary:
         """Stop the feed, wait for the last answers, stop the worker, and add up."""

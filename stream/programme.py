@@ -60,6 +60,7 @@ class Verdict:
         self._truth = truth
         self._found: set[tuple[int, str]] = set()  # injection, kind
         self._elsewhere = 0
+        self.cut_short = False  # stopped before its end: what has not opened by then is not judged
 
     def note(self, alert: Alert) -> None:
         """Take a change of an alert."""
@@ -71,8 +72,8 @@ class Verdict:
 
     @property
     def complete(self) -> bool:
-        """Whether each injection opened the alert that it must."""
-        return all((number, each.opens) in self._found for number, each in enumerate(self._truth))
+        """Whether each injection opened the alert that it must, as far as it is judged."""
+        return self.cut_short or all((number, each.opens) in self._found for number, each in enumerate(self._truth))
 
     def in_words(self) -> str:
         """A line for each injection, and one for the rest."""
@@ -81,8 +82,14 @@ class Verdict:
 
     def _line(self, number: int, each: Injection) -> str:
         kinds = sorted(kind for found, kind in self._found if found == number)
-        verdict = "as it must" if each.opens in kinds else f"NOT {each.opens}, as it must"
-        return f"  {each.scenario} on {each.symbol} opened {', '.join(kinds) or 'nothing'}: {verdict}"
+        found = f"opened {', '.join(kinds) or 'nothing'}"
+        if each.opens in kinds:
+            verdict = f"{found}: as it must"
+        elif self.cut_short:
+            verdict = f"{found}: stopped before the end: not judged"
+        else:
+            verdict = f"did not open {each.opens}, as it must; {found}"
+        return f"  {each.scenario} on {each.symbol} {verdict}"
 
 
 def _within(alert: Alert, injection: Injection) -> bool:
