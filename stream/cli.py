@@ -38,8 +38,8 @@ def commands(context: click.Context, config_file: Path | None) -> None:
 @broker_option
 @click.option("--group", metavar="NAME", help="Consumer group; workers of one group share the partitions.")
 @click.option("--models", type=existing_file, metavar="DIR", help="Folder of model bundles.")
-@click.option("--host", metavar="ADDRESS", help="Where /metrics and /health listen.")
-@click.option("--port", type=int, metavar="N", help="Port of /metrics and /health; 0 takes a free one.")
+@click.option("--host", metavar="ADDRESS", help="Where the board, /metrics and /health listen.")
+@click.option("--port", type=int, metavar="N", help="Port of the board, /metrics and /health; 0: a free one.")
 @click.pass_context
 def worker(
     context: click.Context,
