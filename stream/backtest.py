@@ -87,6 +87,7 @@ class Summary(NamedTuple):
     models: tuple[str, str, str]
     reasons: dict[Reason, int]  # how many were rejected, by reason
     first_rule: str  # that a row broke; empty where none did
+    replaced: bool = False  # the results of an earlier backtest were in the folder
 
 
 class Refusal(NamedTuple):
@@ -114,7 +115,7 @@ def run(
     file
         Parquet or CSV, see `feeds.files`.
     out
-        Folder; made if it does not exist. Files of an earlier run in it are replaced.
+        Folder; made if it does not exist. Files of an earlier run in it are replaced, and others left alone.
     models
         Folder of bundles; that of the settings if None.
     settings
@@ -127,12 +128,14 @@ def run(
     Raises
     ------
     BadFile
-        If the file cannot be read, the folder not be written, or none of the ticks be used.
+        If the file cannot be read, the folder not be written, or none of the ticks be used; or if something that no
+        backtest wrote has the name of one of our files.
     ModelMismatch
         If a bundle is missing or does not fit.
     """
     settings = settings or Settings()
     ticks = open_ticks(file)
+    replaced = _earlier(out)
     loaded = inference.load(models or Path(settings.worker.models), signatures.trust(settings.models))
     backtest = Backtest(Pipeline(settings, loaded, 0), loaded)
     with _progress(quiet) as progress, Writers(out, loaded.names) as writers:
@@ -143,11 +146,27 @@ def run(
                 answers, refusals = backtest.chunk(batch, rows)
                 writers.write(answers, refusals, backtest.pipeline.instruments.names)
                 progress.advance(task, len(batch.price[rows]))
-    found = writers.summary()
+    found = writers.summary()._replace(replaced=replaced)
     if not found.accepted:
         rejected = out / "rejected.parquet"
         raise BadFile(f"none of the {found.ticks:,} ticks of {file} can be used, see {rejected}; {found.first_rule}")
     return found
+
+
+def _earlier(out: Path) -> bool:
+    """Whether an earlier backtest has written into the folder; raises BadFile where our names are somebody else's."""
+    there = [name for name in SCHEMAS if (out / f"{name}.parquet").exists()]
+    for name in there:
+        file = out / f"{name}.parquet"
+        try:
+            ours = pq.read_schema(file).names == SCHEMAS[name].names
+        except (pa.ArrowException, OSError):
+            ours = False
+        if not ours:
+            raise BadFile(
+                f"{file} holds no {name} of a backtest and would be lost: name another folder with --out, or delete it"
+            )
+    return bool(there)
 
 
 class Backtest:
@@ -326,4 +345,5 @@ def _columns(batch: TickBatch, index: NDArray[np.int64], slot: NDArray[np.int32]
 
 def _progress(quiet: bool) -> Progress:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True)
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)

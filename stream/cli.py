@@ -13,7 +13,7 @@ import click
 
 from stream import completion as completions
 from stream.commands import models, results, switch, ticks
-from stream.commands.options import broker_option, existing_file, positive, settings_of
+from stream.commands.options import broker_option, existing_file, folder, positive, settings_of
 from stream.config import ROOT
 from stream.errors import TapewatchError
 from stream.help import Group, show
@@ -132,12 +132,15 @@ def demo(
 
 @commands.command()
 @click.argument("file", type=existing_file)
-@click.option("--out", type=existing_file, required=True, metavar="DIR", help="Folder for the Parquet files.")
+@click.option("--out", type=folder, required=True, metavar="DIR", help="Folder for the Parquet files.")
 @click.option("--models", type=existing_file, metavar="DIR", help="Folder of model bundles.")
 @click.option("--chunk-ticks", type=click.IntRange(1, 8192), metavar="N", help="Ticks a chunk; changes no result.")
 @click.pass_context
 def backtest(context: click.Context, file: Path, out: Path, models: Path | None, chunk_ticks: int | None) -> None:
-    """Run the same pipeline over FILE without Kafka and write its answers as Parquet."""
+    """Run the same pipeline over FILE without Kafka and write its answers as Parquet.
+
+    What an earlier backtest wrote into DIR is replaced; what no backtest wrote is not.
+    """
     settings = settings_of(context)
     from stream.backtest import run
 
@@ -145,6 +148,7 @@ def backtest(context: click.Context, file: Path, out: Path, models: Path | None,
     click.echo(
         f"{found.ticks:,} ticks: {found.accepted:,} answered, {found.rejected:,} rejected, "
         f"{found.alerts_opened:,} alerts opened; written to {out}"
+        f"{', over those of an earlier backtest' if found.replaced else ''}"
     )
     if found.rejected:
         counts = ", ".join(f"{reason} {count:,}" for reason, count in sorted(found.reasons.items()))

@@ -11,6 +11,8 @@ from stream.config import Settings, load
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 existing_file = click.Path(path_type=Path)
+folder = click.Path(path_type=Path, file_okay=False)
+"""That may be made, but is no file."""
 
 
 def settings_of(context: click.Context, **overrides: Any) -> Settings:

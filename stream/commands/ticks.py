@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from stream.commands.options import broker_option, check_speed, existing_file, positive, settings_of
+from stream.commands.options import broker_option, check_speed, existing_file, folder, positive, settings_of
 from stream.help import Command
 
 
@@ -61,7 +61,7 @@ def _day(context: click.Context, option: click.Parameter, value: str | None) -> 
     show_default=True,
     help="Spot, or futures settled in USD or in the coin.",
 )
-@click.option("--out", type=existing_file, default=Path(), metavar="DIR", help="Folder for the files; default: here.")
+@click.option("--out", type=folder, default=Path(), metavar="DIR", help="Folder for the files; default: here.")
 @click.option("--address", metavar="URL", help="A copy of the archive, in place of the public one.")
 def download(
     venue: str, symbol: str, day: date, last: date | None, market: str, out: Path, address: str | None

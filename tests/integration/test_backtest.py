@@ -95,6 +95,32 @@ def test_missing_file_column_and_models_are_said_in_one_line(ticks: Path, tmp_pa
         backtest.run(ticks, tmp_path, tmp_path / "no-models", quiet=True)
 
 
+def test_earlier_results_are_replaced_and_other_files_left_alone(ticks: Path, tmp_path: Path) -> None:
+    pq.write_table(pq.read_table(ticks).slice(0, 300), tmp_path / "few.parquet")
+    (tmp_path / "notes.md").write_text("mine")
+    assert not backtest.run(tmp_path / "few.parquet", tmp_path, quiet=True).replaced
+    assert backtest.run(tmp_path / "few.parquet", tmp_path, quiet=True).replaced
+    assert (tmp_path / "notes.md").read_text() == "mine"
+    assert pq.read_metadata(tmp_path / "few.parquet").num_rows == 300
+
+
+@pytest.mark.parametrize("theirs", [b"not Parquet at all", None], ids=["another kind", "other columns"])
+def test_files_that_no_backtest_wrote_are_not_overwritten(ticks: Path, tmp_path: Path, theirs: bytes | None) -> None:
+    file = tmp_path / "risk.parquet"
+    file.write_bytes(ticks.read_bytes() if theirs is None else theirs)
+    before = file.read_bytes()
+    with pytest.raises(BadFile, match=r"risk\.parquet holds no risk of a backtest and would be lost: .*--out"):
+        backtest.run(ticks, tmp_path, tmp_path / "no-models", quiet=True)  # said before the models are looked for
+    assert [each.name for each in tmp_path.iterdir()] == ["risk.parquet"]
+    assert file.read_bytes() == before
+
+
+def test_a_pipe_gets_no_line_of_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with backtest._progress(quiet=False) as progress:
+        progress.advance(progress.add_task("ticks", total=1))
+    assert capsys.readouterr().err == ""
+
+
 def test_folder_that_cannot_be_written_is_named(ticks: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BadFile, match="file"):

@@ -66,6 +66,8 @@ def test_each_command_has_help(command: str) -> None:
         ("replay", "x.csv", "--rate", "-1"),
         ("replay", "x.csv", "--rate", "5", "--speed", "2"),
         ("backtest", "x.csv"),
+        ("backtest", "stream/feeds/samples/binance_sample.parquet", "--out", "README.md"),
+        ("download", "binance", "BTCUSDT", "2025-01-31", "--out", "README.md"),
         ("demo", "--seconds", "0"),
         ("tail", "risk", "--count", "0"),
         ("evaluate", "--nonsense"),
