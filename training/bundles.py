@@ -238,7 +238,7 @@ def train_policy(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announ
         If there is no forecaster in `out` yet, or too little to train on.
     """
     settings = plan.policy
-    steps = _all_steps(dataset, out / plan.forecaster.kind, settings.market.latency_ticks)
+    steps = all_steps(dataset, out / plan.forecaster.kind, settings.market.latency_ticks)
     least = max(settings.q_learning.batch, settings.ppo.length + 1)
     if len(steps[data.TRAIN].executed) < least:
         raise TapewatchError(
@@ -290,7 +290,8 @@ POLICY_NOTES: Final = [
 ]
 
 
-def _all_steps(dataset: data.Dataset, folder: Path, latency_ticks: int) -> dict[int, tape.Steps]:
+def all_steps(dataset: data.Dataset, folder: Path, latency_ticks: int) -> dict[int, tape.Steps]:
+    """The decisions of all series, part by part, upon the newest forecaster in `folder`."""
     versions = sorted((p for p in folder.glob("*/card.json")), key=lambda p: int(p.parent.name))
     if not versions:
         raise TapewatchError(f"the policy reads forecasts, and {folder} holds none: train the forecaster first")

@@ -237,9 +237,11 @@ LEAST_DEFLATED: Final = 0.95
 
 def _policy(card: Card) -> Iterator[str]:
     m, ways = card.metrics, card.metrics["test"]
+    learned = m["validation_mean_reward"] if "tries" in m else {}
+    seeds = max(map(len, learned.values()), default=len(card.seeds))
     yield (
         f"On the test part, basis points of one unit after costs; in brackets mean and standard deviation over "
-        f"{len(card.seeds)} seeds, before them the seed that is best on validation. Flat earns 0 by doing nothing."
+        f"{seeds} seeds, before them the seed that is best on validation. Flat earns 0 by doing nothing."
     )
     columns = [name for name in _POLICY if all(name in numbers for numbers in ways.values())]
     rows = [
@@ -266,10 +268,16 @@ def _policy(card: Card) -> Iterator[str]:
     yield _table(("way to act", "Sharpe ratio a decision", "95 % interval", "deflated"), certainty)
     chosen = [
         f"{way.replace('_', ' ')} {', '.join(f'{reward:.5f}' for reward in rewards)}"
-        for way, rewards in m["validation_mean_reward"].items()
+        for way, rewards in learned.items()
     ]
-    ours = m["way"].replace("_", " ")
-    yield f"Reward a decision on the validation part, by which {ours} was chosen: {'; '.join(chosen)}."
+    yield f"Reward a decision on the validation part, by which was chosen: {'; '.join(chosen)}."
+    if "newcomer" in m:
+        new, ours = m["newcomer"], m["way"]
+        yield (
+            f"The best newcomer on validation, of {new['way'].replace('_', ' ')}, earned {new['difference']:.5f} bp a "
+            f"decision more there than {ours}; the Sharpe ratio of the difference lies with 95 % between "
+            f"{new['sharpe_low']:.5f} and {new['sharpe_high']:.5f}. They are not told apart, so {ours} stays."
+        )
 
 
 def _policy_fails(card: Card) -> Iterator[str]:

@@ -86,13 +86,13 @@ def luckiest(ratios: Sequence[float], tries: int) -> float:
     return float(np.std(ratios, ddof=1) * ((1.0 - EULER) * first + EULER * second))
 
 
-def deflated(returns: NDArray[np.float64], ratios: Sequence[float], tries: int) -> float:
-    """Probability that the true Sharpe ratio exceeds what luck gives the best of so many tries.
+def deflated(returns: NDArray[np.float64], least: float) -> float:
+    """Probability that the true Sharpe ratio exceeds `least`, what luck gives the best of all tries (`luckiest`).
 
-    The deflated Sharpe ratio of Bailey and Lopez de Prado (2014), equation 2: PSR(SR0), of `confidence` and
-    `luckiest`. 0.95 and more is usually asked for. Doing nothing has a ratio of 0 for certain, so 0 where SR0 is above.
+    The deflated Sharpe ratio of Bailey and Lopez de Prado (2014), equation 2: PSR(SR0), see
+    `confidence`. 0.95 and more is usually asked for. Doing nothing has a ratio of 0 for certain: 0 where SR0 is above.
     """
-    found, least = ratio(returns), luckiest(ratios, tries)
+    found = ratio(returns)
     if found == 0.0:
         return float(least < 0.0)
     standard = (returns - returns.mean()) / returns.std()

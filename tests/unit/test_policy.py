@@ -11,10 +11,11 @@ import torch
 from stream.config import DEFAULT_MODELS
 from stream.core.features import INDEX
 from stream.core.results import FORECAST_COLUMNS
+from stream.errors import TapewatchError
 from stream.inference import Card, read_card
-from tests.training_data import sample
-from training import bundles, cards, data, forecaster
-from training.policy import ppo, q_learning, selection
+from tests.training_data import sample, write_sample
+from training import bundles, cards, data, forecaster, sharpe
+from training.policy import incumbent, ppo, q_learning, selection
 from training.policy.network import MOST, Policy
 from training.policy.tape import FLAT, Market, Steps, Tape, Walk, account, decisions, half_spread, tape, walk
 
@@ -306,7 +307,7 @@ def test_card_tells_how_sure_a_policy_is() -> None:
     text = cards.markdown(policy_card())
     assert "| ppo | 0.00012 | -0.00300 to 0.00400 | 0.250 |" in text
     assert "above 0.00210, what the best of 26 tries shows by luck" in text
-    assert "ppo was chosen: ppo 0.50000, -0.25000." in text
+    assert "by which was chosen: ppo 0.50000, -0.25000." in text
     fails = text.split("## Where it fails")[1].split("## ")[0]
     assert "cannot be told apart from doing nothing" in fails
     assert "more than the luck of 26 tries has a probability of 0.250" in fails
@@ -322,3 +323,47 @@ def test_version_of_a_policy_is_above_those_of_other_names(tmp_path: Path) -> No
         (folder / "card.json").write_bytes(msgspec.json.encode(card))
     assert bundles._version(tmp_path, "ppo") == "5"
     assert bundles._version(tmp_path, "dqn") == "3"
+
+
+def walked(gains: np.ndarray[Any, np.dtype[np.float64]]) -> Walk:
+    flags = np.ones(len(gains), np.bool_)
+    index = np.full(len(gains), LONG, np.int8)
+    return Walk(index, index, gains, gains, np.zeros(len(gains)), ~flags, flags)
+
+
+@pytest.mark.parametrize(("better", "follows"), [(0.2, True), (0.0, False), (-0.2, False)])
+def test_newcomer_follows_if_it_is_better_by_more_than_chance(better: float, follows: bool) -> None:
+    """2,000 rewards whose difference has a deviation of 1: a mean of 0.2 is nine errors above 0."""
+    rng = np.random.default_rng(0)
+    before = rng.normal(0.0, 5.0, 2_000)
+    noise = rng.normal(0.0, 1.0, 2_000)
+    verdict = incumbent.judge(walked(before + noise - noise.mean() + better), walked(before))
+    assert verdict.difference == pytest.approx(better, abs=1e-9)
+    assert verdict.follows == follows
+
+
+def test_the_same_policy_does_not_follow_itself() -> None:
+    before = walked(np.random.default_rng(0).normal(0.0, 5.0, 500))
+    assert incumbent.judge(before, before) == (0.0, (0.0, 0.0, 0))
+
+
+def test_card_of_the_incumbent_tells_of_all_tries_and_keeps_its_graph() -> None:
+    new = msgspec.structs.replace(policy_card(), name="ppo", sha256="other")
+    old = read_card(Path(DEFAULT_MODELS) / "dqn" / "1" / "card.json")
+    verdict = incumbent.Verdict(0.00025, sharpe.Interval(-0.001, 0.002, 60))
+    test = walked(np.array([0.0, 0.0, 3.0] * 100))
+    card = incumbent.takeover(old, new, walked(np.array([1.0, 2.0])), test, verdict)
+    assert (card.name, card.version, card.sha256, card.seeds) == (old.name, old.version, old.sha256, old.seeds)
+    assert card.metrics["test"]["dqn@1"]["sharpe"] == pytest.approx(2.0**-0.5)
+    assert card.metrics["test"]["ppo"] == new.metrics["test"]["ppo"]
+    text = cards.markdown(card)
+    assert "dqn@1 1.50000; ppo 0.50000, -0.25000" in text
+    assert "of ppo, earned 0.00025 bp a decision more there than dqn@1" in text
+    assert "between -0.00100 and 0.00200" in text
+    assert "over 2 seeds" in text
+
+
+def test_newcomer_of_other_files_is_refused(tmp_path: Path) -> None:
+    models = Path(DEFAULT_MODELS)
+    with pytest.raises(TapewatchError, match=r"was not trained on these files: ltc\.parquet"):
+        incumbent.compare(models, models / "dqn" / "1", [write_sample(tmp_path / "ltc.parquet")])

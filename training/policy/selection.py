@@ -111,29 +111,32 @@ def report(found: Sequence[Try], steps: Steps, settings: Settings, seed: int) ->
     learned = [sharpe.ratio(one.gain) for family in walked.values() for one in family]
     # All that was looked at on the test part, but for doing nothing.
     count = len(learned) + len(ways) - 1 + settings.earlier_tries
+    least = sharpe.luckiest(learned, count)
     return {
         "way": found[0].algorithm,
         "decisions": len(seen.moved),
         "tries": count,
-        "luckiest_sharpe": sharpe.luckiest(learned, count),
+        "luckiest_sharpe": least,
         "validation_mean_reward": {
             algorithm: [one.validation for one in found if one.algorithm == algorithm] for algorithm in NAMES
         },
         "test": {
-            name: evaluation.summarise([_numbers(one) for one in family]) | _certainty(family[0], learned, count, seed)
+            name: evaluation.summarise([numbers(one) for one in family]) | certainty(family[0], least, seed)
             for name, family in (walked | others).items()
         },
     }
 
 
-def _numbers(walked: Walk) -> dict[str, float]:
+def numbers(walked: Walk) -> dict[str, float]:
+    """What a way to act did, by the names of a card."""
     return {**account(walked)._asdict(), "sharpe": sharpe.ratio(walked.gain)}
 
 
-def _certainty(walked: Walk, learned: list[float], count: int, seed: int) -> dict[str, float]:
+def certainty(walked: Walk, least: float, seed: int) -> dict[str, float]:
+    """How sure its Sharpe ratio is, by the names of a card; `least` is what luck shows in so many tries."""
     found = sharpe.interval(walked.gain, seed)
     return {
         "sharpe_low": found.low,
         "sharpe_high": found.high,
-        "deflated_sharpe": sharpe.deflated(walked.gain, learned, count),
+        "deflated_sharpe": sharpe.deflated(walked.gain, least),
     }
