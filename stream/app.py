@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 import faust
 import msgspec
-from aiokafka.errors import KafkaError, NotEnoughReplicasError
+from aiokafka.errors import KafkaError
 from faust.types import TP, ServiceT
 
 from stream import clients, controls, halts, messages, recomputation, security, signatures, snapshots, switch, topics
@@ -32,6 +32,7 @@ from stream.metrics import HEADS, Metrics
 from stream.pipeline import Output, Pipeline, compile_kernels
 from stream.presence import LOOK_SECONDS, Presence
 from stream.publisher import METADATA_MS, Publisher, Record, rejected_record
+from stream.reach import Reach, Repeats
 from stream.swaps import Swaps
 from stream.switch import Switch
 from stream.telemetry import Drift, Scores, note_computed, note_held, note_published
@@ -48,31 +49,6 @@ SESSION_SECONDS: Final = 10.0  # after so long without a sign of life another wo
 HEARTBEAT_SECONDS: Final = 1.0  # with the next one a worker hears that others have come or gone
 RECOVERY_SECONDS: Final = 300.0  # the longest that an assignment, snapshots included, may take
 log = logging.getLogger("tapewatch.worker")
-
-
-class Repeats(logging.Filter):
-    """Lets a line of a client library through once in `seconds`: while a broker is away they say the same each turn."""
-
-    def __init__(self, seconds: float = 10.0) -> None:
-        super().__init__()
-        self._seconds = seconds
-        self._last: dict[tuple[str, str], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Ours pass always; another's only if its text, less the details, was not said just now."""
-        if _is_verification(record):
-            return False
-        key = record.name, str(record.msg)
-        if record.name.startswith("tapewatch") or record.created - self._last.get(key, 0.0) >= self._seconds:
-            self._last[key] = record.created
-            return True
-        return False
-
-
-def _is_verification(record: logging.LogRecord) -> bool:
-    """Kafka verifies a transaction at its first batch: the client is told to try again, and warns of it each time."""
-    arguments = record.args if isinstance(record.args, tuple) else ()
-    return record.name == "aiokafka.producer.sender" and NotEnoughReplicasError in arguments
 
 
 class Worker(Listener):
@@ -115,6 +91,7 @@ class Worker(Listener):
         async def progress() -> None:
             await self.look()
 
+        app.timer(1.0, name="reach")(Reach(self._settings.broker, lambda: self.consumer.connected).look)
         if self._settings.worker.snapshots:  # the embedded broker gives topics no ids
             app.timer(LOOK_SECONDS, name="presence")(self._presence.look)
 

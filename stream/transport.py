@@ -264,6 +264,13 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
                 owner.note_read(tp, received)
         return taken
 
+    @property
+    def connected(self) -> bool:
+        """Whether a broker has a connection with us; True where there is no client, for then nothing is missed."""
+        if self._consumer is None or self._consumer._closed:
+            return True
+        return any(connection.connected() for connection in self._consumer._client._conns.values())
+
     def last_answer(self, tp: TP) -> float | None:
         """time.time() of the last answer to a fetch of `tp`; None before the first."""
         answered_ms: int | None = self._ensure_consumer().last_poll_timestamp(tp)
@@ -405,6 +412,11 @@ class Consumer(driver.Consumer):
     def oldest_uncommitted(self, tp: TP) -> float | None:
         """time.monotonic() at which the oldest record of `tp` that is not committed was read; None if all are."""
         return self._uncommitted_since.get(tp)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a broker has a connection with us."""
+        return self._thread.connected
 
     def silence(self, tp: TP) -> float:
         """Seconds since the broker last answered a fetch of `tp`, be it with nothing; 0 before the first answer."""

@@ -338,9 +338,12 @@ def test_health_turns_bad_while_the_broker_is_away_though_nothing_was_left_to_do
     eventually(knows_its_partitions)
     kafka.kill()
     eventually(lambda: worker.page("health")[0] == 503)
+    eventually(lambda: worker.said(f"no broker at {settings.broker}: waiting"))
     kafka.start()
     eventually(lambda: worker.page("health")[0] == 200)
+    eventually(lambda: worker.said(f"broker at {settings.broker} is back after"))
     assert worker.stop() == 0
+    assert worker.log.read_text().count("no broker at") == 1
 
 
 def test_two_workers_share_and_hand_over(
