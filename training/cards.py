@@ -270,7 +270,7 @@ def _policy(card: Card) -> Iterator[str]:
         f"{way.replace('_', ' ')} {', '.join(f'{reward:.5f}' for reward in rewards)}"
         for way, rewards in learned.items()
     ]
-    yield f"Reward a decision on the validation part, by which was chosen: {'; '.join(chosen)}."
+    yield f"Reward a decision on the validation part, by which the choice was made: {'; '.join(chosen)}."
     if "newcomer" in m:
         new, ours = m["newcomer"], m["way"]
         yield (
@@ -293,6 +293,13 @@ def _policy_fails(card: Card) -> Iterator[str]:
             f"Its Sharpe ratio, {_shipped(ours['sharpe']):.5f} a decision, lies with 95 % between "
             f"{ours['sharpe_low']:.5f} and {ours['sharpe_high']:.5f}; that it is more than the luck of "
             f"{card.metrics['tries']} tries has a probability of {ours['deflated_sharpe']:.3f}."
+        )
+    sure = {way: n["deflated_sharpe"] for way, n in card.metrics["test"].items() if "deflated_sharpe" in n}
+    best = max(sure, key=sure.__getitem__, default="")
+    if best and sure[best] < LEAST_DEFLATED:
+        yield (
+            "Nothing that was tried is known to earn its costs: the largest deflated Sharpe ratio is "
+            f"{sure[best]:.3f}, of {best.replace('_', ' ')}, where {LEAST_DEFLATED:.2f} is asked for."
         )
     if _shipped(ours["share_flat"]) > 0.99:
         flat = f"{_shipped(ours['share_flat']):.2%}"

@@ -307,10 +307,11 @@ def test_card_tells_how_sure_a_policy_is() -> None:
     text = cards.markdown(policy_card())
     assert "| ppo | 0.00012 | -0.00300 to 0.00400 | 0.250 |" in text
     assert "above 0.00210, what the best of 26 tries shows by luck" in text
-    assert "by which was chosen: ppo 0.50000, -0.25000." in text
+    assert "by which the choice was made: ppo 0.50000, -0.25000." in text
     fails = text.split("## Where it fails")[1].split("## ")[0]
     assert "cannot be told apart from doing nothing" in fails
     assert "more than the luck of 26 tries has a probability of 0.250" in fails
+    assert "the largest deflated Sharpe ratio is 0.250, of ppo" in fails
     assert "It is flat" not in fails
 
 
