@@ -123,17 +123,16 @@ class Swaps:
         """The reign that a lane should get with its next checkpoint, if any.
 
         One that has not begun yet is moved to an earlier tick where the stream has become slower, and replaced where
-        there are newer models still. Nothing changes for ticks that were answered before a crash: their answers come
-        again, and must be the same.
+        there are newer models still. Nothing changes for ticks that may have been answered before a crash, for their
+        answers come again, and must be the same: a reign begins behind them, and one on record among them stays.
         """
         if self._newest is None or lane.succession is None:
             return None
         last, next_offset = lane.succession.last, lane.next_offset or 0
-        if next_offset < lane.answered_until:
-            return None
         ahead = int(lane.pace * min(1.0, AHEAD_SECONDS / self._settings.worker.commit_interval_seconds))
-        reign = _reign(next_offset + ahead, self._newest)
-        return None if last.same(reign) and last.first <= reign.first else reign
+        reign = _reign(max(next_offset, lane.answered_until) + ahead, self._newest)
+        stays = next_offset < last.first < lane.answered_until
+        return None if stays or (last.same(reign) and last.first <= reign.first) else reign
 
     def announce(self, lane: Lane) -> None:
         """Decide which tick a due reign begins at; it is committed with the checkpoint that is about to be made."""

@@ -120,11 +120,24 @@ def test_what_may_have_been_answered_before_a_crash_is_answered_by_the_same_mode
     assert fed(one, 100, 106) == ["fake@1"] * 4 + ["fake@2"] * 2
     one.note_checkpoint(106)
     shelf.announce(one)
-    assert one.succession == Succession((reign(0, ONE), reign(104, TWO)))
-    assert fed(one, 106, 108) == ["fake@2"] * 2
-    one.note_checkpoint(108)
-    shelf.announce(one)
-    assert one.succession.last.models == THREE.names
+    assert one.succession == Succession((reign(0, ONE), reign(104, TWO), reign(114, THREE)))
+    settle(one, committed=True)
+    assert fed(one, 106, 116) == ["fake@2"] * 8 + ["fake@3"] * 2
+
+
+def test_a_swap_comes_though_every_worker_is_killed_before_it_has_caught_up() -> None:
+    record, shelf = stored(reign(0, ONE)), swaps(ONE, TWO)
+    for begin, end in ((100, 1000), (110, 2000), (120, 3000)):
+        one = lane(begin)
+        run(shelf.open(one, record, 0))
+        one.answered_until = end
+        one.note_checkpoint(begin)
+        shelf.announce(one)
+        assert one.succession is not None
+        record = stored(*one.succession.reigns)
+        settle(one, committed=True)
+    assert one.succession == Succession((reign(0, ONE), reign(1000, TWO)))
+    assert fed(one, 120, 1005) == ["fake@1"] * 880 + ["fake@2"] * 5
 
 
 def test_new_models_begin_ahead_by_the_ticks_of_a_second() -> None:
