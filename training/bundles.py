@@ -13,10 +13,11 @@ from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
 from stream.inference import ACTION_COLUMNS, Calibration, Card, Family, load_bundle, read_card
-from training import data, detection, evaluation, export, forecaster, gan, histograms, walk_forward
+from training import data, detection, evaluation, export, forecaster, gan, generator, histograms, walk_forward
 from training.forecasters.contract import ONLY_FOR, Kind
 from training.forecasters.contract import Settings as ForecasterSettings
 from training.gan import Settings as GanSettings
+from training.generator import Settings as GeneratorSettings
 from training.policy import selection, tape
 from training.policy.selection import Settings as PolicySettings
 
@@ -33,6 +34,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     forecaster: ForecasterSettings = ForecasterSettings()
     gan: GanSettings = GanSettings()
+    generator: GeneratorSettings = GeneratorSettings()
     policy: PolicySettings = PolicySettings()
     seeds: int = 3  # the policy has its own number
     folds: int = 0  # of walk-forward cross-validation of the forecaster; 0: none
@@ -51,6 +53,9 @@ class Plan(msgspec.Struct, frozen=True):
         return Plan(
             replace(self.forecaster, rounds=2, lanes=16, segment=1024, burn_in=32),
             replace(self.gan, rounds=60, regime_rounds=200, train_windows=20_000, calibration_windows=20_000),
+            replace(
+                self.generator, rounds=20, adversarial_rounds=1, critic_warm=1, train_windows=20_000, test_windows=500
+            ),
             self.policy.quick(),
             seeds=1,
             folds=self.folds,
@@ -127,11 +132,11 @@ FORECASTER_NOTES: Final = [
 
 
 def train_gan(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce: Announce) -> Path:
-    """Bundles `wgan`, the critic, calibrated on normal ticks of the validation part, and `wgan-generator`."""
+    """Bundles `wgan`, the critic, calibrated on normal ticks of the validation part, and `wgan-generator`: two GANs."""
     settings = plan.gan
     rng = np.random.default_rng(seed)
     windows = gan.sample_windows(dataset, data.TRAIN, settings.train_windows, rng)
-    critic, generator, distances = gan.train(
+    critic, adversary, distances = gan.train(
         forecaster.fit_normalise(dataset), windows, settings, seed, announce("gan")
     )
     held_out = gan.sample_windows(dataset, data.VALIDATION, settings.calibration_windows, rng)
@@ -140,7 +145,7 @@ def train_gan(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce:
     metrics = {
         "wasserstein_distance": float(np.mean(distances[-50:])),
         "share_above_0.99": _shares(dataset, critic, test, table),
-        "real_against_generated_auc": _against_generated(critic, generator, _first(test, 20_000)),
+        "real_against_generated_auc": _against_generated(critic, adversary, _first(test, 20_000)),
     } | _detection(critic, windows, held_out, test, seed)
     card = _card(
         dataset,
@@ -155,7 +160,19 @@ def train_gan(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce:
         metrics=metrics,
         notes=CRITIC_NOTES,
     )
-    made = _card(
+    export.write_bundle(critic, card, out)
+    train_generator(dataset, plan, seed, out, announce)
+    return out / card.name / card.version
+
+
+def train_generator(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce: Announce) -> Path:
+    """Bundle `wgan-generator`; `python -m training.generated` measures what its windows are worth."""
+    settings = plan.generator
+    rng = np.random.default_rng(seed)
+    windows = gan.sample_windows(dataset, data.TRAIN, settings.train_windows, rng)
+    trained = generator.train(forecaster.fit_normalise(dataset), windows, settings, seed, announce("generator"))
+    test = gan.sample_windows(dataset, data.TEST, settings.test_windows, rng)
+    card = _card(
         dataset,
         "generator",
         "wgan-generator",
@@ -164,21 +181,31 @@ def train_gan(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce:
         window_columns=list(WINDOW_COLUMNS),
         seeds=[seed],
         hyperparameters=data.describe(settings),
-        metrics={"real_against_generated_auc": metrics["real_against_generated_auc"]},
+        metrics={
+            "real_against_generated_auc": generator.against_drawn(trained, test, seed),
+            "negative_log_likelihood": generator.likelihood(trained.generator, test),
+            "wasserstein_distance": float(np.mean(trained.distances[-50:])),
+        },
         notes=GENERATOR_NOTES,
     )
-    export.write_bundle(gan.TradeGenerator(critic, generator).eval(), made, out)
-    return export.write_bundle(critic, card, out)
+    return export.write_bundle(
+        generator.InDouble(trained.generator), msgspec.structs.replace(card, version=GENERATOR_VERSION), out
+    )
 
 
+GENERATOR_VERSION: Final = "2"  # 1 was the half of the critic's GAN: continuous returns, none of them nought
 GENERATOR_NOTES: Final = [
-    "The other half of the GAN whose critic is the bundle wgan, trained against it: noise and the recent scale of an "
-    "instrument (the critic's conditions among the features) -> the log return, log time gap and signed log size of "
-    "each of 32 trades. No worker runs it.",
+    "Noise and the recent scale of an instrument (variances, trade rates, spread and price impact among the features) "
+    "-> the log return, log time gap and signed log size of each of 32 trades. No worker "
+    "runs it.",
+    "Trades are drawn one by one from distributions over bins, given the trades before: trained by likelihood on real "
+    "windows, then against a Wasserstein critic of its own, the likelihood still in the loss. So it is a GAN by its "
+    "second phase only; the critic that ships as wgan was trained apart, with another generator.",
+    "No return exceeds the largest of the training part, in volatilities of the instrument. In training, scales are "
+    "varied, and windows mirrored, bought for sold.",
     "Windows know nothing of each other: what lasts longer than 32 trades is in the condition, which "
-    "`tapewatch simulate --generator` lets follow a made volatility.",
-    "Its returns are continuous, so that no trade leaves the price as it was, where most real ones do: this alone "
-    "gives its windows away. The simulator rounds prices to six digits.",
+    "`tapewatch simulate --generator` lets follow a made volatility. Nor do they know the venue's steps of price and "
+    "size; the simulator rounds prices to six digits.",
 ]
 
 CRITIC_NOTES: Final = [
@@ -221,11 +248,11 @@ def _detection(
     return detection.compare(critic, seen, validation, test, settings, seed)
 
 
-def _against_generated(critic: gan.Critic, generator: torch.nn.Module, windows: gan.Windows) -> float:
+def _against_generated(critic: gan.Critic, adversary: torch.nn.Module, windows: gan.Windows) -> float:
     with torch.no_grad():
         condition = critic.condition(windows.features)
         real = critic.judge(critic.standard(windows.features, windows.window), condition)
-        fake = critic.judge(generator(condition), condition)
+        fake = critic.judge(adversary(condition), condition)
     return gan.area_under_curve(fake.double().numpy(), real.double().numpy())
 
 

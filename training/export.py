@@ -87,7 +87,7 @@ def to_onnx(net: nn.Module, family: str) -> bytes:
     }
     names = INPUTS[family]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it tells what optional packages are missing
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             net.eval(),
@@ -106,16 +106,23 @@ def to_onnx(net: nn.Module, family: str) -> bytes:
 
 def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
     """Without the exporter's notes, which hold source paths of the machine that exported."""
-    for node in model.graph.node:
+    del model.metadata_props[:]
+    del model.functions[:]
+    _strip(model.graph)
+    return model
+
+
+def _strip(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-    for holder in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:  # the body of a Scan
+                _strip(attribute.g)
+    for holder in (*graph.input, *graph.output, *graph.initializer):
         del holder.metadata_props[:]
-    del model.metadata_props[:]
-    del model.graph.metadata_props[:]
-    del model.functions[:]
-    del model.graph.value_info[:]
-    return model
+    del graph.metadata_props[:]
+    del graph.value_info[:]
 
 
 def example_inputs(net: nn.Module, family: str, rng: np.random.Generator, n: int = 40) -> tuple[Tensor, ...]:

@@ -2,9 +2,9 @@
 
 A window is the last 32 trades as (log return, log time gap, signed log size). The critic sees it in the
 instrument's own units, returns over its volatility of one second and gaps over its usual gap, together with the
-recent scale as condition; the generator makes windows in these units from noise and the condition. What is far from
-the real windows scores high. Both ship, as bundles of their own: the worker runs the critic, and
-`tapewatch simulate --generator` the generator.
+recent scale as condition; its generator makes windows in these units from noise and the condition. What is far from
+the real windows scores high. The critic ships, and the worker runs it. Its generator is there to train it: the one that
+ships, for `tapewatch simulate --generator`, is that of `generator`, which has a critic of its own.
 
 What is far depends on the regime: the score is (distance - middle) / (99 % quantile - middle), both as fitted for
 normal training windows of like slow features, so that 1 is equally rare on every instrument.
@@ -116,12 +116,6 @@ class Critic(nn.Module):
         shift = torch.addmm(self.shift, features[:, USUAL_RATE : USUAL_RATE + 1], self.by_rate)
         return window.flatten(1) * factor + shift
 
-    def trades(self, features: Tensor, units: Tensor) -> Tensor:
-        """Back from the instrument's own units, flat, to a window: float32[n, WINDOW, 3]."""
-        factor = torch.addmm(self.factor, inverse_volatility(features), self.by_volatility)
-        shift = torch.addmm(self.shift, features[:, USUAL_RATE : USUAL_RATE + 1], self.by_rate)
-        return ((units - shift) / factor).reshape(-1, WINDOW, len(WINDOW_COLUMNS))
-
     def condition(self, features: Tensor) -> Tensor:
         """The recent scale: float32[n, len(CONDITIONS)]."""
         # The joined graph has the inputs already, for the forecaster: to pick some is one product.
@@ -195,25 +189,6 @@ class ConvolutionalGenerator(nn.Module):
         coarse = torch.relu(self.start(torch.cat((noise, condition), 1))).reshape(len(condition), -1, 4)
         window: Tensor = self.grow(coarse)
         return window.transpose(1, 2).flatten(1)
-
-
-class TradeGenerator(nn.Module):
-    """Contract of the family generator: features and noise -> windows of trades in the units of the features.
-
-    float32[n, 30], float32[n, 32, 8] -> trades float32[n, 32, 3].
-    """
-
-    def __init__(self, critic: Critic, generator: nn.Module) -> None:
-        super().__init__()
-        self.critic = critic  # for its condition and its units
-        self.generator = generator
-
-    def forward(self, features: Tensor, noise: Tensor) -> Tensor:
-        standard = torch.clamp(self.generator(self.critic.condition(features), noise), -CLIP, CLIP)
-        # What `signed_root` made of them: y = x / sqrt(1 + |x|), so x^2 = y^2 (1 + |x|).
-        size = torch.abs(standard)
-        units = 0.5 * standard * (size + torch.sqrt(size * size + 4.0))
-        return self.critic.trades(features, units)
 
 
 GENERATORS: Final = {"gru": RecurrentGenerator, "conv": ConvolutionalGenerator}

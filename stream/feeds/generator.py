@@ -157,6 +157,8 @@ def _scales(card: Card, instrument: Instrument, factor: Floats) -> NDArray[np.fl
     for name in ("log_grid_variance_60s", "log_grid_variance_300s", "log_grid_variance_1800s"):
         now = np.log(instrument.volatility**2 * _average(factor**2, _seconds(name)))
         features[:, _AT[name]] = now
+    for name in ("log_price_impact_1800s", "log_roll_spread_300s"):  # of a variance: a volatility
+        features[:, _AT[name]] = card.normal[_AT[name]] + 0.5 * (features[:, usual] - card.normal[usual])
     features[:, _AT["log_coarse_variance_1800s"]] = features[:, usual] + (
         card.normal[_AT["log_coarse_variance_1800s"]] - card.normal[usual]
     )
