@@ -201,6 +201,10 @@ GENERATOR_NOTES: Final = [
     "Trades are drawn one by one from distributions over bins, given the trades before: trained by likelihood on real "
     "windows, then against a Wasserstein critic of its own, the likelihood still in the loss. So it is a GAN by its "
     "second phase only; the critic that ships as wgan was trained apart, with another generator.",
+    "The second phase was not seen to help: on 5,000 windows of the validation part the discriminative score was 0.046 "
+    "and seven facts of ten in their bands after the first phase alone, 0.053 and three after a second one three times "
+    "as fast (two seeds of the score). The one that ships was trained with the code, seed and hyperparameters of this "
+    "card, a process for each phase.",
     "No return exceeds the largest of the training part, in volatilities of the instrument. In training, scales are "
     "varied, and windows mirrored, bought for sold.",
     "Windows know nothing of each other: what lasts longer than 32 trades is in the condition, which "
