@@ -58,7 +58,7 @@ def test_killed_in_mid_stream_it_goes_on_and_every_tick_is_stood_for(
     feed.send(4000)
     first = start(settings)
     eventually(lambda: committed(settings) >= 500)
-    kill_behind(first, feed)
+    kill_behind(settings, first, feed)
     assert 500 <= committed(settings) < feed.sent
     last = start(settings)
     eventually(lambda: committed(settings) == feed.sent)

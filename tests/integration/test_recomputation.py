@@ -75,7 +75,7 @@ def test_a_kill_between_two_snapshots_loses_nothing_and_answers_nothing_committe
     producer.flush()
     feed.send(2000)
     eventually(lambda: committed(settings) > 800)
-    kill_behind(first, feed)
+    kill_behind(settings, first, feed)
     done = offsets(settings)
     assert all(begun[partition] < done[partition] for partition in range(2))
 
@@ -149,7 +149,7 @@ def test_a_worker_that_is_killed_while_it_computes_again_leaves_it_to_the_next(
     eventually(lambda: committed(settings) == feed.sent)
     feed.send(3000)
     eventually(lambda: committed(settings) > 1000)
-    kill_behind(first, feed)
+    kill_behind(settings, first, feed)
     done = offsets(settings)
     second = start(settings)
     eventually(lambda: said(second, "recomputing partition=1"))
