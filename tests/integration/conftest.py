@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from confluent_kafka import Producer
 
 from stream import topics
 from stream.broker import EmbeddedBroker, KafkaBroker, free_ports
@@ -83,6 +84,13 @@ def small_chunks(kafka_settings: Settings, delivery: str) -> Settings:
     settings = own_worker(msgspec.structs.replace(kafka_settings, topics=two), delivery=delivery, chunk_ticks=16)
     topics.create(settings)
     return settings
+
+
+def abort_what_is_open(settings: Settings) -> None:
+    """End the transactions of a killed worker, as the next owner would: until then Kafka tells no committed offsets."""
+    for partition in range(settings.topics.partitions):
+        name = f"{settings.worker.group}-{settings.topics.ticks}-{partition}"
+        Producer({"bootstrap.servers": settings.broker, "transactional.id": name}).init_transactions(60)
 
 
 @pytest.fixture

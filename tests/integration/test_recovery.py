@@ -24,7 +24,7 @@ from stream.messages import decode_alert, decode_risk
 from stream.pipeline import Pipeline
 from stream.verify import LoadModels, MakePipeline, Report, verify
 from tests.fakes import FakeModels
-from tests.integration.conftest import own_worker
+from tests.integration.conftest import abort_what_is_open, own_worker
 from tests.ticks import SECOND, START_NS, message
 
 Eventually = Callable[..., None]
@@ -89,16 +89,11 @@ def read(settings: Settings, topic: str) -> list[bytes]:
 
 
 def kill_behind(settings: Settings, worker: Child, feed: Feed) -> None:
-    """Kill a worker that has not done all, however late this process comes to look.
-
-    What it leaves open is aborted, as by the next owner: until then Kafka does not tell what is committed.
-    """
+    """Kill a worker that has not done all, however late this process comes to look."""
     os.kill(worker.pid, signal.SIGSTOP)
     feed.send(400)
     worker.kill()
-    for partition in range(2):
-        name = f"{settings.worker.group}-{settings.topics.ticks}-{partition}"
-        Producer({"bootstrap.servers": settings.broker, "transactional.id": name}).init_transactions(60)
+    abort_what_is_open(settings)
 
 
 def said(child: Child, text: str) -> bool:

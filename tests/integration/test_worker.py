@@ -21,7 +21,7 @@ from stream import clients, topics
 from stream.broker import KafkaBroker, free_ports
 from stream.children import Child
 from stream.config import ROOT, Settings, Topics
-from tests.integration.conftest import own_worker
+from tests.integration.conftest import abort_what_is_open, own_worker
 from tests.integration.echo import BAD, POISON
 
 LOADING = {
@@ -294,6 +294,7 @@ def test_a_killed_worker_loses_nothing(
     first = run_worker(msgspec.structs.replace(settings, worker=slow))
     eventually(lambda: reader.has(settings.topics.actions, 1000))
     first.kill()
+    abort_what_is_open(settings)
     assert sum(offset for offset in committed(settings) if offset > 0) < len(sent)
     run_worker(settings)
     eventually(lambda: committed(settings) == ends(sent))

@@ -3,7 +3,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stream import messages
@@ -48,7 +48,9 @@ def test_the_text_of_any_number_is_msgspecs_of_the_rounded_one(rewards: list[flo
 
 @given(st.lists(numbers | near_ties, min_size=1, max_size=20))
 def test_messagepack_has_any_number_that_json_has(rewards: list[float]) -> None:
-    results = with_expected_rewards(round_significant(rewards).tolist())
+    rounded = round_significant(rewards)
+    assume((np.abs(rounded) < LARGEST).all())  # the largest of them round to a number that is none of ours any more
+    results = with_expected_rewards(rounded.tolist())
     encoder = ResultEncoder(MODELS, form="msgpack")
     encoder.add(0, "BTCUSDT", "")
     for packed, batch in zip(
