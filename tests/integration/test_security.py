@@ -18,7 +18,7 @@ from stream import clients, probe, topics
 from stream.broker import EmbeddedBroker
 from stream.children import Child
 from stream.config import ROOT, Cluster, Security, Settings, Topics, Worker
-from stream.errors import NotAdmitted
+from stream.errors import MissingTopic, NotAdmitted
 from tests.certificates import Authority
 from tests.exchange import FakeExchange, binance
 from tests.integration.secured import PASSWORD, SecuredKafka
@@ -28,7 +28,7 @@ ROLES = {"producer", "simulator", "worker", "reader", "operator"}
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+def secured(tmp_path_factory: pytest.TempPathFactory, eventually: Eventually) -> Iterator[SecuredKafka]:
     """A Kafka with TLS, SASL and an authorizer; each role has the rights of docs/security.md."""
     broker = SecuredKafka(tmp_path_factory.mktemp("secured"))
     with broker.kafka:
@@ -36,7 +36,16 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
         topics.create(Settings(broker=admin.broker, security=admin.security))
         with clients.admin(admin) as client:
             client.create_acls(list(_rights((ROOT / "docs" / "security.md").read_text(encoding="utf-8"))))
+        producer = Cluster(broker.address("SASL"), broker.security("producer"))
+        eventually(lambda: _sees_ticks(producer))  # Kafka takes rights, and gives them a moment later
         yield broker
+
+
+def _sees_ticks(cluster: Cluster) -> bool:
+    try:
+        return bool(topics.partitions_of(cluster, [Topics().ticks]))
+    except MissingTopic:
+        return False
 
 
 def _rights(text: str) -> Iterator[ACL]:
