@@ -9,7 +9,6 @@ two differ. Their rank correlation over the features, tick by tick, goes into th
 again; graph and hash stay. Twenty lines of our own: Captum would be a dependency for them.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +22,9 @@ from onnx import numpy_helper
 from scipy import stats
 from torch import Tensor
 
-from stream import catalogue, inference
+from stream import inference
 from stream.backtest import Backtest
-from stream.config import DEFAULT_MODELS, Settings
+from stream.config import Settings
 from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.results import RISK_COLUMNS
 from stream.errors import BadFile, TapewatchError
@@ -33,7 +32,7 @@ from stream.explanations import anomaly_contributions
 from stream.feeds.files import open_ticks
 from stream.inference import Bundle, Calibration, Models, named
 from stream.pipeline import Pipeline
-from training import data, export, gan
+from training import export, gan, measuring
 
 LEAST_ANOMALY: Final = Settings().alerts.anomaly  # ticks that an alert could be about
 CHUNK_TICKS: Final = 128  # what is normal is known at the end of each
@@ -223,22 +222,7 @@ def _test_parts(known: list[inference.DataFile], files: list[Path]) -> Iterator[
 
 def main() -> int:
     """Write the agreement into the critic's card."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.attribution", description="Hold occlusion against integrated gradients."
-    )
-    parser.add_argument("files", nargs="*", type=Path, metavar="DATA", help="what the critic was trained on")
-    parser.add_argument("--models", type=Path, default=Path(DEFAULT_MODELS), metavar="DIR")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    try:
-        name, found = add(options.models, options.files or data.default_files())
-    except TapewatchError as error:
-        print(f"training.attribution: {error}", file=sys.stderr)
-        return 1
-    print(f"in the card of {name}:")
-    for figure, value in catalogue.flat(found):
-        print(f"  {figure}: {value}")
-    return 0
+    return measuring.run("training.attribution", "Hold occlusion against integrated gradients.", add)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ was and once with the fault: half of them are faulty.
 `python -m training.detection DATA` measures it with the shipped critic and writes it into its card; its graph stays.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stream import catalogue, inference
-from stream.config import DEFAULT_MODELS
-from stream.errors import TapewatchError
+from stream import inference
 from stream.inference import named
-from training import attribution, data, export, gan
+from training import attribution, data, export, gan, measuring
 from training.gan import Critic, Windows
 
 FALSE_ALARMS: Final = 0.01  # of normal windows: where each detector's threshold is put
@@ -121,23 +119,8 @@ def add(folder: Path, files: list[Path], settings: Settings, seed: int = 0) -> t
 
 def main() -> int:
     """Write the comparison into the critic's card."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.detection",
-        description="Hold the critic against an isolation forest and a z-score on injected faults.",
-    )
-    parser.add_argument("files", nargs="*", type=Path, metavar="DATA", help="what the critic was trained on")
-    parser.add_argument("--models", type=Path, default=Path(DEFAULT_MODELS), metavar="DIR")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    try:
-        name, found = add(options.models, options.files or data.default_files(), Settings())
-    except TapewatchError as error:
-        print(f"training.detection: {error}", file=sys.stderr)
-        return 1
-    print(f"in the card of {name}:")
-    for figure, value in catalogue.flat(found):
-        print(f"  {figure}: {value}")
-    return 0
+    description = "Hold the critic against an isolation forest and a z-score on injected faults."
+    return measuring.run("training.detection", description, partial(add, settings=Settings()))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@
 `python -m training.generated DATA` measures them with the shipped graph and writes them into the generator's card.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stream import catalogue
-from stream.config import DEFAULT_MODELS
 from stream.core.features import WINDOW, WINDOW_COLUMNS
-from stream.errors import TapewatchError
 from stream.feeds.generator import Generator, newest
 from stream.inference import NOISE
-from training import data, export, gan
+from training import data, export, gan, measuring
 from training.normalise import USUAL_RATE, inverse_volatility, signed_root
 
 Floats = NDArray[np.float64]
@@ -228,28 +224,18 @@ def report(generator: Generator, dataset: data.Dataset, settings: Settings, seed
     }
 
 
+def add(folder: Path, files: list[Path]) -> tuple[str, dict[str, Any]]:
+    """Measure, and write it into the card of the generator in a folder of models; gives its name and the figures."""
+    bundle = newest(folder)
+    generator = Generator(bundle)
+    found = report(generator, data.load(files), Settings())
+    export.write_card(msgspec.structs.replace(generator.card, metrics=generator.card.metrics | found), bundle)
+    return generator.name, found
+
+
 def main() -> int:
     """Write the report into the generator's card."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.generated", description="Measure the generator on held-out ticks."
-    )
-    parser.add_argument("files", nargs="*", type=Path, metavar="DATA", help="what the GAN was trained on")
-    parser.add_argument("--models", type=Path, default=Path(DEFAULT_MODELS), metavar="DIR")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    try:
-        folder = newest(options.models)
-        generator = Generator(folder)
-        found = report(generator, data.load(options.files or data.default_files()), Settings())
-        card = msgspec.structs.replace(generator.card, metrics=generator.card.metrics | found)
-        export.write_card(card, folder)
-    except TapewatchError as error:
-        print(f"training.generated: {error}", file=sys.stderr)
-        return 1
-    print(f"in the card of {generator.name}:")
-    for figure, value in catalogue.flat(found):
-        print(f"  {figure}: {value}")
-    return 0
+    return measuring.run("training.generated", "Measure the generator on held-out ticks.", add)
 
 
 if __name__ == "__main__":
