@@ -12,8 +12,19 @@ from stream import roles
 from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
-from stream.inference import ACTION_COLUMNS, Calibration, Card, Family, load_bundle, read_card
-from training import data, detection, evaluation, export, forecaster, gan, generator, histograms, walk_forward
+from stream.inference import ACTION_COLUMNS, Calibration, Card, Family, in_front, load_bundle, read_card
+from training import (
+    checkpoints,
+    data,
+    detection,
+    evaluation,
+    export,
+    forecaster,
+    gan,
+    generator,
+    histograms,
+    walk_forward,
+)
 from training.forecasters.contract import ONLY_FOR, Kind
 from training.forecasters.contract import Settings as ForecasterSettings
 from training.gan import Settings as GanSettings
@@ -63,12 +74,16 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce: Announce) -> Path:
-    """Bundle named as its kind: the seed that is best on validation ships; the card holds the spread of all."""
+    """Bundle named as its kind: the seed that is best on validation ships; the card holds the spread of all.
+
+    Seeds that an interrupted training has done are not trained again (training/checkpoints.py).
+    """
     settings = plan.forecaster
     keep_champion(out, settings.kind)  # first, so that a folder that cannot be used costs no training
     tried = []
     for number in range(seed, seed + plan.seeds):
-        net, history = forecaster.train(dataset, settings, number, announce(f"{settings.kind}, seed {number}"))
+        told = announce(f"{settings.kind}, seed {number}")
+        net, history = checkpoints.train(dataset, settings, number, out, told)
         tried.append((min(history), net))
     order = sorted(range(len(tried)), key=lambda k: tried[k][0])
     reports = []
@@ -100,7 +115,9 @@ def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, an
         metrics=metrics,
         notes=FORECASTER_NOTES,
     )
-    return export.write_bundle(tried[order[0]][1], card, out)
+    written = export.write_bundle(tried[order[0]][1], card, out)
+    checkpoints.remove(out, f"{settings.kind}-*")
+    return written
 
 
 def keep_champion(models: Path, kind: str) -> None:
@@ -261,7 +278,7 @@ def _against_generated(critic: gan.Critic, adversary: torch.nn.Module, windows: 
 
 
 def train_policy(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce: Announce) -> Path:
-    """Bundle `dqn` or `ppo`, whichever is best on validation, upon the forecaster bundle in `out` of the plan's kind.
+    """Bundle `dqn` or `ppo`, whichever is best on validation, upon the champion among the forecasters in `out`.
 
     Raises
     ------
@@ -269,7 +286,7 @@ def train_policy(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announ
         If there is no forecaster in `out` yet, or too little to train on.
     """
     settings = plan.policy
-    steps = all_steps(dataset, out / plan.forecaster.kind, settings.market.latency_ticks)
+    steps = all_steps(dataset, _champion(out), settings.market.latency_ticks)
     least = max(settings.q_learning.batch, settings.ppo.length + 1)
     if len(steps[data.TRAIN].executed) < least:
         raise TapewatchError(
@@ -321,12 +338,17 @@ POLICY_NOTES: Final = [
 ]
 
 
+def _champion(out: Path) -> Path:
+    cards = [read_card(file) for file in sorted(out.glob("*/*/card.json"))]
+    if not any(card.family == "forecaster" for card in cards):
+        raise TapewatchError(f"the policy reads forecasts, and {out} holds none: train the forecaster first")
+    front = in_front(out, "forecaster", cards)
+    return out / front.name / front.version
+
+
 def all_steps(dataset: data.Dataset, folder: Path, latency_ticks: int) -> dict[int, tape.Steps]:
-    """The decisions of all series, part by part, upon the newest forecaster in `folder`."""
-    versions = sorted((p for p in folder.glob("*/card.json")), key=lambda p: int(p.parent.name))
-    if not versions:
-        raise TapewatchError(f"the policy reads forecasts, and {folder} holds none: train the forecaster first")
-    bundle = load_bundle(versions[-1].parent)
+    """The decisions of all series, part by part, upon the forecaster bundle in `folder`."""
+    bundle = load_bundle(folder)
     predicted = evaluation.forecasts(bundle.graph.SerializeToString(), dataset.series, bundle.card.hidden_size)
     series = list(zip(dataset.series, predicted, strict=True))
     return {

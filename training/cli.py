@@ -16,11 +16,10 @@ from stream.config import DEFAULT_MODELS, Cluster, load
 from stream.errors import TapewatchError
 from stream.feeds import topic as ticks_of_topic
 from stream.help import Command
-from training import bundles, data, evaluation, forecaster
+from training import bundles, data, evaluation, forecaster, whole
 from training.forecasters.contract import Kind
 
-Trainer = Callable[[data.Dataset, bundles.Plan, int, Path, bundles.Announce], Path]
-TRAINERS: Final[dict[str, Trainer]] = {
+TRAINERS: Final[dict[str, whole.Trainer]] = {
     "forecaster": bundles.train_forecaster,
     "gan": bundles.train_gan,
     "policy": bundles.train_policy,
@@ -61,9 +60,7 @@ def _time(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.option(
     "--kind",
     type=click.Choice(list(forecaster.KINDS)),
-    default="gru",
-    show_default=True,
-    help="Kind of forecaster: recurrent (gru, lstm), convolutional (cnn), or looking at a window (mlp).",
+    help="Kind of forecaster: recurrent (gru, lstm), convolutional (cnn), or of a window (mlp).  [default: gru]",
 )
 @click.option(
     "--folds",
@@ -87,7 +84,7 @@ def train(
     out: Path,
     seed: int,
     seeds: int | None,
-    kind: Kind,
+    kind: Kind | None,
     folds: int,
     topic: str | None,
     broker: str | None,
@@ -95,10 +92,12 @@ def train(
     until: int | None,
     quick: bool,
 ) -> None:
-    """Train the forecaster, the GAN's critic, the policy (upon the forecaster in DIR) or all of them.
+    """Train a forecaster, the GAN's critic, the policy (upon the champion among the forecasters in DIR), or all: every
+    kind of forecaster, the champion chosen by validation loss alone, then critic and policy.
 
     DATA are Parquet or CSV files of ticks, or folders of Parquet files; without any, ../shared/data beside the
-    project, or the bundled samples. One processor core is used.
+    project, or the bundled samples. One processor core is used. What was interrupted goes on where it was when it is
+    called again with the same settings and data.
     """
     torch.set_num_threads(1)  # the same sums on every machine, and the small products gain nothing from more
     console = Console(stderr=True)
@@ -106,16 +105,20 @@ def train(
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    if kind is not None and what != "forecaster":
+        raise click.UsageError(f"--kind is for `train forecaster`: {what} takes no kind, and all trains every one")
     if topic is None and (since, until) != (None, None):
         raise click.UsageError("--since and --until are for --from-kafka: files are taken whole")
     if topic is not None:
         cluster = load(context.obj, overrides={"broker": broker}).cluster
         files = (*files, _from_kafka(cluster, topic, since or 0, MOST_NS if until is None else until, out, say))
     dataset = data.load(_expand(files), say)
-    plan = msgspec.structs.replace(bundles.Plan().with_kind(kind), folds=folds)
-    plan = plan.quick() if quick else plan
-    plan = plan.with_seeds(seeds) if seeds else plan
-    names = list(TRAINERS) if what == "all" else [what]
+
+    def plan(of: Kind) -> bundles.Plan:
+        full = msgspec.structs.replace(bundles.Plan().with_kind(of), folds=folds)
+        full = full.quick() if quick else full
+        return full.with_seeds(seeds) if seeds else full
+
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -124,7 +127,13 @@ def train(
         TextColumn("{task.fields[note]}"),
         console=console,
     ) as progress:
-        written = [TRAINERS[name](dataset, plan, seed, out, _announcer(progress)) for name in names]
+        announce = _announcer(progress)
+        if what == "all":
+            forecasters = [whole.Part(of, bundles.train_forecaster, plan(of)) for of in forecaster.KINDS]
+            rest = [whole.Part(name, TRAINERS[name], plan("gru")) for name in ("gan", "policy")]
+            written = whole.train(forecasters, rest, dataset, seed, out, announce)
+        else:
+            written = [TRAINERS[what](dataset, plan(kind or "gru"), seed, out, announce)]
     for folder in written:
         click.echo(folder)
 

@@ -1,6 +1,7 @@
 """`tapewatch train`: bundles that load come out, and mistakes are told in one line."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,17 +10,21 @@ from click.testing import CliRunner
 from stream import inference
 from stream.errors import TapewatchError
 from tests.training_data import write_sample
+from training import bundles, checkpoints, whole
 from training.cli import train
+from training.forecaster import KINDS
 
 
 def test_quick_training_writes_bundles_that_load(tmp_path: Path) -> None:
     file = write_sample(tmp_path / "ltc.parquet")
     out = tmp_path / "models"
-    done = CliRunner().invoke(train, ["all", str(file), "--out", str(out), "--quick", "--seed", "3"])
-    assert done.exit_code == 0, done.output
+    for what in (["forecaster", "--kind", "mlp"], ["gan"], ["policy"]):
+        done = CliRunner().invoke(train, [*what, str(file), "--out", str(out), "--quick", "--seed", "3"])
+        assert done.exit_code == 0, done.output
     models = inference.load(out)
-    assert models.names[:2] == ("gru@1", "wgan@1")
+    assert models.names[:2] == ("mlp@1", "wgan@1")
     assert models.names[2] in ("dqn@1", "ppo@1"), "whichever is best on validation"
+    assert not (out / checkpoints.FOLDER).exists()
     for card in models.cards:
         assert [data.name for data in card.data] == ["ltc.parquet"]
         assert card.data[0].rows == 20_000
@@ -29,6 +34,29 @@ def test_quick_training_writes_bundles_that_load(tmp_path: Path) -> None:
     assert np.isfinite(models.normal).all()
 
 
+def test_all_is_every_kind_then_critic_and_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[Any, ...]] = []
+
+    def noted(*given: Any) -> list[Path]:
+        called.append(given)
+        return [tmp_path / "models" / "gru" / "1"]
+
+    monkeypatch.setattr(whole, "train", noted)
+    file = write_sample(tmp_path / "ltc.parquet")
+    done = CliRunner().invoke(train, ["all", str(file), "--out", str(tmp_path / "models"), "--quick", "--seed", "3"])
+    assert done.output.splitlines()[-1] == str(tmp_path / "models" / "gru" / "1")
+    ((forecasters, rest, dataset, seed, out, _),) = called
+    assert [(part.name, part.plan.forecaster.kind, part.plan.seeds) for part in forecasters] == [
+        (kind, kind, 1) for kind in KINDS
+    ]
+    assert [part.trainer for part in (*forecasters, *rest)] == [
+        *[bundles.train_forecaster] * len(KINDS),
+        bundles.train_gan,
+        bundles.train_policy,
+    ]
+    assert (dataset.files[0].rows, seed, out) == (20_000, 3, tmp_path / "models")
+
+
 def test_policy_without_a_forecaster_says_so(tmp_path: Path) -> None:
     file = write_sample(tmp_path / "ltc.parquet")
     done = CliRunner().invoke(train, ["policy", str(file), "--out", str(tmp_path / "models"), "--quick"])
@@ -36,7 +64,9 @@ def test_policy_without_a_forecaster_says_so(tmp_path: Path) -> None:
     assert "train the forecaster first" in str(done.exception)
 
 
-@pytest.mark.parametrize("arguments", [["oracle"], ["gan", "--seed", "-1"], ["gan", "--seeds", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["oracle"], ["gan", "--seed", "-1"], ["gan", "--seeds", "0"], ["all", "--kind", "mlp"]]
+)
 def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
     assert CliRunner().invoke(train, arguments).exit_code == 2
 

@@ -82,7 +82,7 @@ def compare(models: Path, new: Path, files: Sequence[Path]) -> tuple[Card, Verdi
         raise TapewatchError(f"{new} was not trained on these files: {', '.join(path.name for path in files)}")
     market = Market()
     forecaster = inference.in_front(models, "forecaster", cards)
-    steps = bundles.all_steps(dataset, models / forecaster.name, market.latency_ticks)
+    steps = bundles.all_steps(dataset, models / forecaster.name / forecaster.version, market.latency_ticks)
     before, after = (_walk(bundle, steps[data.VALIDATION], market) for bundle in (old, newcomer))
     verdict = judge(after, before)
     return takeover(old.card, newcomer.card, before, _walk(old, steps[data.TEST], market), verdict), verdict
