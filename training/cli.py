@@ -18,6 +18,7 @@ from stream.feeds import topic as ticks_of_topic
 from stream.help import Command
 from training import bundles, data, evaluation, forecaster, whole
 from training.forecasters.contract import Kind
+from training.samples import Forecasts
 
 TRAINERS: Final[dict[str, whole.Trainer]] = {
     "forecaster": bundles.train_forecaster,
@@ -173,17 +174,18 @@ def _announcer(progress: Progress) -> bundles.Announce:
     help="Folder for the reports, one folder a file.",
 )
 def evaluate(paths: tuple[Path, ...], out: Path) -> None:
-    """Compare the champion among the forecasters in MODELS with plain baselines on the test part of each file of DATA.
+    """Compare the forecasters in MODELS and plain baselines on the test part of each file of DATA.
 
-    MODELS is a folder of bundles, or one forecaster's bundle; without it the models that ship. DATA are Parquet or CSV
-    files of ticks, or folders of Parquet files. Writes report.md, report.json and plots, and README.md
-    about all files of the run. One processor core is used.
+    MODELS is a folder of bundles, or one forecaster's bundle; without it the models that ship. The champion is compared
+    with all others, and its quantiles, VaR and ES are tested. DATA are Parquet or CSV files of ticks, or folders of
+    Parquet files. Writes report.md, report.json and plots, and README.md about all files of the run. One processor core
+    is used.
     """
     from training import comparison, report  # they load scipy and matplotlib, which training alone does not need
 
     models, given = _models_and_data(paths)
     console = Console(stderr=True)
-    card, content = _forecaster(models)
+    forecasters = _forecasters(models)
     files = _expand(given)
     _refuse_same_names(files)
 
@@ -194,14 +196,22 @@ def evaluate(paths: tuple[Path, ...], out: Path) -> None:
     for file in files:
         dataset = data.load([file], say)
         with console.status("forecasts") as status:
-            forecast = evaluation.forecasts(content, dataset.series, card.hidden_size)
-            compared = comparison.compare(dataset, forecast, f"{card.name}@{card.version}", status.update)
+            compared = comparison.compare(dataset, _forecasts(forecasters, dataset), status.update)
             written = report.write(compared, out / file.stem)
         for line in report.summary(compared):
             say(f"  {line}")
         click.echo(written[0])
         done.append(compared)
     (out / "README.md").write_text(report.overview(done), encoding="utf-8")
+
+
+def _forecasts(forecasters: list[inference.Bundle], dataset: data.Dataset) -> Forecasts:
+    return {
+        inference.named(one.card): evaluation.forecasts(
+            one.graph.SerializeToString(), dataset.series, one.card.hidden_size
+        )
+        for one in forecasters
+    }
 
 
 def _models_and_data(paths: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
@@ -214,18 +224,22 @@ def _models_and_data(paths: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
     return Path(DEFAULT_MODELS), paths
 
 
-def _forecaster(models: Path) -> tuple[inference.Card, bytes]:
-    """Card and graph of the forecaster in a folder of bundles, or of one bundle."""
-    if not (models / "card.json").is_file():
+def _forecasters(models: Path) -> list[inference.Bundle]:
+    """The forecasters in a folder of bundles, the champion first and each name at its newest version; or one bundle."""
+    if (models / "card.json").is_file():
+        folders = [models]
+    else:
         cards = [entry.card for entry in catalogue.entries(models)]
         if not any(card.family == "forecaster" for card in cards):
             raise TapewatchError(f"{models} holds no forecaster: train one, or name another folder")
-        champion = inference.in_front(models, "forecaster", cards)
-        models = models / champion.name / champion.version
-    bundle = inference.load_bundle(models)
-    if bundle.card.family != "forecaster":
-        raise TapewatchError(f"{models} is a {bundle.card.family}: only forecasters can be evaluated")
-    return bundle.card, bundle.graph.SerializeToString()
+        front = inference.in_front(models, "forecaster", cards)
+        newest = {card.name: card for card in cards if card.family == "forecaster"}  # entries are sorted by version
+        folders = [models / card.name / card.version for card in (front, *(c for c in newest.values() if c != front))]
+    loaded = [inference.load_bundle(folder) for folder in folders]
+    for folder, card, _ in loaded:
+        if card.family != "forecaster":
+            raise TapewatchError(f"{folder} is a {card.family}: only forecasters can be evaluated")
+    return loaded
 
 
 def _refuse_same_names(files: list[Path]) -> None:

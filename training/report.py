@@ -1,29 +1,43 @@
-"""A comparison as files: Markdown for people, JSON for programs, plots as PNG and SVG; equal numbers, equal bytes."""
+"""A comparison as files: Markdown for people, JSON for programs, plots; equal numbers, equal bytes."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib
 import msgspec
-from matplotlib.figure import Figure
 
 from stream.errors import TapewatchError
-from training.comparison import BAND, FORECASTER, Comparison, Horizon, Instrument, Loss
+from training import confidence_set
+from training.comparison import BAND, Comparison, Horizon, Instrument
+from training.paths import BAND_SECONDS
+from training.plots import PLOTS, save
+from training.regimes import REGIMES
+from training.volatility import BASELINES, Loss
 
 SIGNIFICANT: Final = 0.01
 ACCEPTED: Final = 0.05
 NOTES: Final = (
     "Rows are the last tick of each second in which an instrument trades, past warming, with a horizon before and "
     "after in the same session. HAR, GARCH and LightGBM are fitted on this file's training part, their choices are "
-    "made on its validation part, and all numbers are of its test part. The forecaster is one for all files.",
+    "made on its validation part, and all numbers are of its test part. A forecaster is one for all files.",
     "QLIKE is log s² + rv / s² of variances of at least (0.1 bp)²; MAE is of the volatility in basis points, MSE of "
-    "the variance in basis points⁴. DM is Diebold-Mariano on QLIKE against the forecaster, with the errors of Newey "
-    "and West over two horizons: above 0 the forecaster is better. Where instruments trade in the same second, their "
-    "differences are summed before the test.",
-    "Quantiles, VaR and ES are judged as the worker publishes them: followed by their own exceptions from the file's "
-    "first tick on (stream/core/conformal.py), with nothing fitted on this file; `as trained` is the model's own word.",
+    "the variance in basis points⁴; pinball is the mean over the five quantiles as published, in basis points. DM is "
+    "Diebold-Mariano on QLIKE against the champion, with the errors of Newey and West over two horizons: above 0 the "
+    "champion is better. Where instruments trade in the same second, their losses are summed before the test.",
+    f"In the set: the model confidence set of {1 - confidence_set.SIZE:.0%} (Hansen, Lunde and Nason 2011) on QLIKE, "
+    "all instruments together; the best model is in it with that probability, however many were tried. p is at least "
+    f"{confidence_set.SIZE:g} of those in it. {confidence_set.RESAMPLES:,} resamples of blocks of "
+    f"{confidence_set.BLOCK_HORIZONS} horizons, as far as Diebold-Mariano's errors reach. A model whose mean hangs on "
+    "a few enormous losses, as the last value's, may stay in: its mean is hardly known.",
+    "Paths: log volatility from horizon to horizon without overlap, pauses cut out, each path in units of its own mean "
+    "and deviation. DTW is the distance of dynamic time warping to the realised path, root mean square of a step; a "
+    f"moment may be shifted by {BAND_SECONDS} s. The last value is the realised path one step late, which warping "
+    "forgives. Instruments are averaged by their steps.",
+    "Hours are UTC. The borders of the regimes are terciles over the training rows of each instrument, of the variance "
+    "over 300 s and of the Roll spread over 300 s at the moment of the forecast. The best baseline is of all rows.",
+    "The champion's quantiles, VaR and ES are judged as the worker publishes them: followed by their own exceptions "
+    "from the file's first tick on (stream/core/conformal.py), with nothing fitted on this file; `as trained` is the "
+    "model's own word.",
     "VaR 99 % and ES 97.5 % are of a long position, over horizons that do not overlap, each from the first tick after "
     "the last. At 10 s, for which no VaR is published, VaR is the quantile of 1 %. Kupiec: the number of "
     "exceptions; Christoffersen: their independence, and both together (CC); Basel: the traffic light, its borders "
@@ -43,7 +57,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").write_bytes(as_json(comparison))
-        drawn = [path for name, draw in PLOTS.items() for path in _save(draw(comparison), folder / name)]
+        drawn = [path for name, draw in PLOTS.items() for path in save(draw(comparison), folder / name)]
         (folder / "report.md").write_text(markdown(comparison), encoding="utf-8")
     except OSError as error:
         raise TapewatchError(f"cannot write the report to {folder}: {error.strerror}") from None
@@ -66,15 +80,20 @@ def _rounded(value: Any) -> Any:
 def markdown(comparison: Comparison) -> str:
     """The report."""
     parts = [
-        f"# {comparison.model} on {comparison.file.name}",
+        f"# {', '.join(comparison.forecasters)} on {comparison.file.name}",
         _about(comparison),
         "## In short",
         "\n".join(f"- {line}" for line in summary(comparison)),
         "![QLIKE against EWMA](qlike.svg)",
         "## Volatility",
         *(_volatility(one) for one in _told(comparison)),
+        "## Likeness of paths",
+        _table(_PATHS, _paths(comparison.instruments[0])),
+        "## QLIKE apart",
+        *(part for by in ("hour", *REGIMES) for part in (f"By {by}:", _breakdown(comparison, by))),
         "## Quantiles",
-        f"Share of returns below the quantile; in brackets what right quantiles show in {BAND:.0%} of cases; ✗: not.",
+        "Share of returns below the champion's quantile; in brackets what right quantiles show in "
+        f"{BAND:.0%} of cases; ✗: not.",
         "![Coverage](coverage.svg)",
         _table(_COVERAGE, [row for one in comparison.instruments for row in _coverage(one)]),
         "The same quantiles as trained, before they followed their exceptions:",
@@ -82,7 +101,7 @@ def markdown(comparison: Comparison) -> str:
         "## Value at risk and expected shortfall",
         _table(_TAILS, [row for one in comparison.instruments for row in _tails(one)]),
         "## Direction",
-        _table(_DIRECTION, [row for one in comparison.instruments for row in _direction(one)]),
+        _table(_DIRECTION, [row for one in comparison.instruments for row in _directions(one)]),
         "## How it was measured",
         "\n".join(f"- {note}" for note in (*NOTES, *comparison.notes, _fitted(comparison))),
     ]
@@ -92,10 +111,16 @@ def markdown(comparison: Comparison) -> str:
 def _about(comparison: Comparison) -> str:
     file = comparison.file
     return (
-        f"{file.rows:,} rows, sha256 `{file.sha256[:16]}…`. Training from {_utc(file.first_ns)}, validation from "
-        f"{_utc(file.validation_ns)}, test from {_utc(file.test_ns)} to {_utc(file.last_ns)} (UTC). "
+        f"{_roles(comparison)}{file.rows:,} rows, sha256 `{file.sha256[:16]}…`. "
+        f"Training from {_utc(file.first_ns)}, validation from {_utc(file.validation_ns)}, "
+        f"test from {_utc(file.test_ns)} to {_utc(file.last_ns)} (UTC). "
         f"Written by `tapewatch evaluate`."
     )
+
+
+def _roles(comparison: Comparison) -> str:
+    champion, *others = comparison.forecasters
+    return f"The champion is {champion}; beside it stand {', '.join(others)}. " if others else ""
 
 
 def _utc(ns: int) -> str:
@@ -123,12 +148,21 @@ def summary(comparison: Comparison) -> list[str]:
 
 
 def _against(horizon: Horizon) -> str:
-    """Who is better and worse than the forecaster, by QLIKE of all instruments together."""
+    """Who is better and worse than the champion, by QLIKE of all instruments together, and who may be the best."""
+    champion, *others = horizon.volatility
     said: dict[str, list[str]] = {key: [] for key in ("better than", "worse than", "not told apart from", _TOO_FEW)}
-    for loss in horizon.volatility[1:]:
+    for loss in others:
         said[_verdict(loss)].append(loss.model)
     words = "; ".join(f"{key} {', '.join(models)}" for key, models in said.items() if models)
-    return f"Volatility, {horizon.seconds} s: the forecaster is {words} (QLIKE, Diebold-Mariano, p < {SIGNIFICANT})."
+    return (
+        f"Volatility, {horizon.seconds} s: {champion.model} is {words} (QLIKE, Diebold-Mariano, p < {SIGNIFICANT})."
+        f"{_in_set(horizon)}"
+    )
+
+
+def _in_set(horizon: Horizon) -> str:
+    models = [loss.model for loss in horizon.volatility if loss.in_set]
+    return f" In the {1 - confidence_set.SIZE:.0%} model confidence set: {', '.join(models)}." if models else ""
 
 
 _TOO_FEW: Final = "on too few rows to tell from"
@@ -165,26 +199,26 @@ def _rejected(tested: list[tuple[str, Horizon]]) -> list[str]:
 
 
 def overview(comparisons: list[Comparison]) -> str:
-    """README.md of a folder of reports: what the forecaster was better and worse than, file by file."""
+    """README.md of a folder of reports: what the champion was better and worse than, file by file."""
+    champion, *others = comparisons[0].forecasters
     rows = [
         [f"[{one.file.name}]({Path(one.file.name).stem}/report.md)", f"{h.seconds} s", f"{h.rows:,}"]
-        + [f"{_MARK[_verdict(loss)]} {loss.qlike - h.volatility[0].qlike:+.3g}" for loss in h.volatility[1:]]
+        + ["★" if h.volatility[0].in_set else ""]
+        + [
+            f"{_MARK[_verdict(loss)]} {loss.qlike - h.volatility[0].qlike:+.3g}{' ★' if loss.in_set else ''}"
+            for loss in h.volatility[1:]
+        ]
         for one in comparisons
         for h in one.instruments[0].horizons
     ]
-    head = (
-        "file",
-        "horizon",
-        "rows",
-        *(loss.model for loss in comparisons[0].instruments[0].horizons[0].volatility[1:]),
-    )
     legend = (
-        f"QLIKE of each less that of {comparisons[0].model}, on the test part: above 0 the forecaster is better. "
-        f"✓ and ✗: Diebold-Mariano calls the forecaster better or worse, p < {SIGNIFICANT}; =: not told apart; "
-        "?: too few rows."
+        f"QLIKE of each less that of {champion}, the champion, on the test part: above 0 the champion is better. "
+        f"✓ and ✗: Diebold-Mariano calls the champion better or worse, p < {SIGNIFICANT}; =: not told apart; "
+        f"?: too few rows. ★: in the {1 - confidence_set.SIZE:.0%} model confidence set."
     )
+    head = ("file", "horizon", "rows", champion, *others, *BASELINES)
     lines = [f"**{one.file.name}**\n\n" + "\n".join(f"- {line}" for line in summary(one)) for one in comparisons]
-    parts = ["# Forecaster and baselines", "Written by `tapewatch evaluate`.", legend, _table(head, rows), *lines]
+    parts = ["# Forecasters and baselines", "Written by `tapewatch evaluate`.", legend, _table(head, rows), *lines]
     return "\n\n".join(parts) + "\n"
 
 
@@ -197,24 +231,62 @@ def _told(comparison: Comparison) -> list[Instrument]:
 
 
 def _volatility(one: Instrument) -> str:
+    with_set = any(loss.set_p is not None for horizon in one.horizons for loss in horizon.volatility)
     rows = []
     for horizon in one.horizons:
         best = min(loss.qlike for loss in horizon.volatility)
-        for loss in horizon.volatility:
-            qlike = f"{loss.qlike:,.4f}" if abs(loss.qlike) < 1e4 else f"{loss.qlike:.3g}"
-            rows.append(
-                [
-                    f"{horizon.seconds} s",
-                    loss.model,
-                    f"**{qlike}**" if loss.qlike == best else qlike,
-                    f"{loss.mae:.3f}",
-                    f"{loss.mse:.4g}",
-                    "" if loss.dm is None else f"{loss.dm:+.2f}",
-                    "" if loss.p is None else _p(loss.p),
-                ]
-            )
+        rows += [
+            [f"{horizon.seconds} s", *_losses(loss, best), *([_membership(loss)] if with_set else [])]
+            for loss in horizon.volatility
+        ]
     title = f"### {one.name}\n\n" + ", ".join(f"{h.seconds} s: {h.rows:,} rows" for h in one.horizons) + "\n\n"
-    return title + _table(_VOLATILITY, rows)
+    return title + _table((*_VOLATILITY, *(["in the set, p"] if with_set else [])), rows)
+
+
+def _losses(loss: Loss, best: float) -> list[str]:
+    return [
+        loss.model,
+        _qlike(loss.qlike, best),
+        f"{loss.mae:.3f}",
+        f"{loss.mse:.4g}",
+        "" if loss.pinball is None else f"{loss.pinball:.4f}",
+        "" if loss.dm is None else f"{loss.dm:+.2f}",
+        "" if loss.p is None else _p(loss.p),
+    ]
+
+
+def _qlike(qlike: float, best: float) -> str:
+    """Bold where it is the best."""
+    text = f"{qlike:,.4f}" if abs(qlike) < 1e4 else f"{qlike:.3g}"
+    return f"**{text}**" if qlike == best else text
+
+
+def _membership(loss: Loss) -> str:
+    return "" if loss.set_p is None else f"{'★' if loss.in_set else 'no'} {_p(loss.set_p)}"
+
+
+def _paths(one: Instrument) -> list[list[str]]:
+    return [
+        [f"{h.seconds} s", f"{h.paths.steps:,}", path.model, f"{path.correlation:.3f}", f"{path.distance:.3f}"]
+        for h in one.horizons
+        if h.paths
+        for path in h.paths.models
+    ]
+
+
+def _breakdown(comparison: Comparison, by: str) -> str:
+    """Forecasters and the baseline that is the best of all over the horizon, group by group."""
+    rows = []
+    for parted, horizon in zip(
+        (one for one in comparison.breakdowns if one.by == by), comparison.instruments[0].horizons, strict=True
+    ):
+        baseline = min((x for x in horizon.volatility if x.model in BASELINES), key=lambda loss: loss.qlike).model
+        shown = [*comparison.forecasters, baseline]
+        for group in parted.groups:
+            best = min(group.qlike[model] for model in shown)
+            told = [_qlike(group.qlike[model], best) for model in shown]
+            rows.append([group.name, f"{parted.seconds} s", f"{group.rows:,}", *told, baseline])
+    return _table((by, "horizon", "rows", *comparison.forecasters, "best baseline", "which is"), rows)
 
 
 def _coverage(one: Instrument, *, as_trained: bool = False) -> list[list[str]]:
@@ -249,28 +321,30 @@ def _tails(one: Instrument) -> list[list[str]]:
     ]
 
 
-def _direction(one: Instrument) -> list[list[str]]:
+def _directions(one: Instrument) -> list[list[str]]:
     return [
         [
             one.name,
             f"{h.seconds} s",
-            f"{h.direction.tests:,}",
-            f"{h.direction.accuracy:.1%}",
-            f"{h.direction.majority:.1%}",
-            _p(h.direction.p),
+            direction.model,
+            f"{direction.tests:,}",
+            f"{direction.accuracy:.1%}",
+            f"{direction.majority:.1%}",
+            _p(direction.p),
         ]
         for h in one.horizons
-        if h.direction
+        for direction in h.directions
     ]
 
 
-_VOLATILITY: Final = ("horizon", "model", "QLIKE", "MAE", "MSE", "DM", "p")
+_VOLATILITY: Final = ("horizon", "model", "QLIKE", "MAE", "MSE", "pinball", "DM", "p")
+_PATHS: Final = ("horizon", "steps", "model", "correlation", "DTW")
 _COVERAGE: Final = ("instrument", "horizon", "tests", "1 %", "5 %", "50 %", "95 %", "99 %")
 _TAILS: Final = (
     *("instrument", "horizon", "model", "exceptions", "pinball 1 %, bp", "Kupiec p", "independence p", "CC p"),
     *("Basel", "Z", "Z p"),
 )
-_DIRECTION: Final = ("instrument", "horizon", "tests", "accuracy", "majority", "p")
+_DIRECTION: Final = ("instrument", "horizon", "model", "tests", "accuracy", "majority", "p")
 
 
 def _p(p: float) -> str:
@@ -292,64 +366,3 @@ def _fitted(comparison: Comparison) -> str:
         for name in comparison.har
     ]
     return f"Chosen and fitted. {'; '.join(chosen)}."
-
-
-def _style() -> Any:  # matplotlib lists every key in the type
-    # Ids in an SVG are drawn from a hash of their content and this salt; without it each run gives another file.
-    return {
-        "svg.hashsalt": "tapewatch",
-        "svg.fonttype": "none",
-        "font.size": 9.0,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-
-
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    """As PNG and SVG, without a date or a version of the program in them."""
-    with matplotlib.rc_context(_style()):
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
-        figure.savefig(stem.with_suffix(".png"), dpi=120, metadata={"Software": None})
-    return [stem.with_suffix(".svg"), stem.with_suffix(".png")]
-
-
-def draw_qlike(comparison: Comparison) -> Figure:
-    """QLIKE of each model less EWMA's, all instruments together; below 0 is better."""
-    with matplotlib.rc_context(_style()):
-        figure = Figure(figsize=(7.0, 2.6), layout="constrained")
-        for axes, horizon in zip(figure.subplots(1, 2), comparison.instruments[0].horizons, strict=True):
-            table = {loss.model: loss.qlike for loss in horizon.volatility}
-            # The last value is 0 in a quiet minute and its QLIKE has no bound: it would flatten all others.
-            models = [name for name in table if name not in ("EWMA", "last value")]
-            difference = [table[name] - table["EWMA"] for name in models]
-            colours = ["tab:blue" if name == FORECASTER else "tab:gray" for name in models]
-            axes.barh(models[::-1], difference[::-1], color=colours[::-1])
-            axes.axvline(0.0, color="black", linewidth=0.8)
-            axes.set_title(f"{horizon.seconds} s")
-            axes.set_xlabel("QLIKE less EWMA's; left is better")
-    return figure
-
-
-def draw_coverage(comparison: Comparison) -> Figure:
-    """Observed less promised share below each quantile, with the bands."""
-    tested = [(f"{one.name}, {h.seconds} s", h) for one in comparison.instruments for h in one.horizons if h.coverage]
-    with matplotlib.rc_context(_style()):
-        figure = Figure(figsize=(7.0, 1.2 + 0.35 * max(len(tested), 1)), layout="constrained")
-        for number, axes in enumerate(figure.subplots(1, 5, sharey=True)):
-            for row, (_, horizon) in enumerate(tested):
-                found = horizon.coverage[number]
-                axes.plot([100 * found.low, 100 * found.high], [row, row], color="tab:gray", linewidth=5, alpha=0.4)
-                axes.plot(100 * found.share, row, "o", color="tab:blue" if found.inside else "tab:red", markersize=4)
-            if tested:
-                level = tested[0][1].coverage[number].level
-                axes.axvline(100 * level, color="black", linewidth=0.6)
-                axes.set_title(f"{level:.0%}")
-            axes.set_yticks(range(len(tested)), [name for name, _ in tested])
-            axes.set_ylim(max(len(tested), 1) - 0.5, -0.5)
-        figure.supxlabel(
-            "% of returns below the quantile; gray: what right quantiles show in 95 % of cases", fontsize=8
-        )
-    return figure
-
-
-PLOTS: Final[dict[str, Callable[[Comparison], Figure]]] = {"qlike": draw_qlike, "coverage": draw_coverage}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from stream import roles
 from stream.config import ROOT
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
 from stream.messages import QUANTILE_LEVELS
+from tests.bundles import add_kind, add_version
 from tests.training_data import sample, write_sample
-from training import baselines, cli, comparison, data, report
+from training import baselines, cli, comparison, data, report, samples, volatility
 
 MODELS = ROOT / "models"
 SECOND = data.SECOND
@@ -40,24 +43,24 @@ def plain_forecast(one: data.Series) -> np.ndarray[Any, np.dtype[np.float32]]:
 def test_diebold_mariano_without_lags_is_the_t_statistic() -> None:
     difference = np.array([1.0, 2.0, 3.0, 2.0])
     # Mean 2, squares about it 1 + 0 + 1 + 0: 8 / sqrt(2).
-    assert comparison.diebold_mariano(difference, 0) == pytest.approx(8 / math.sqrt(2))
+    assert volatility.diebold_mariano(difference, 0) == pytest.approx(8 / math.sqrt(2))
 
 
 def test_diebold_mariano_with_one_lag_by_hand() -> None:
     difference = np.array([3.0, 3.0, 1.0, 1.0])
     # About the mean of 2: 1, 1, -1, -1; variance 4 + 2 * 1/2 * (1 - 1 + 1) = 5.
-    assert comparison.diebold_mariano(difference, 1) == pytest.approx(8 / math.sqrt(5))
+    assert volatility.diebold_mariano(difference, 1) == pytest.approx(8 / math.sqrt(5))
 
 
 def test_diebold_mariano_of_equal_forecasts_is_zero() -> None:
-    assert comparison.diebold_mariano(np.zeros(50), 5) == 0.0
+    assert volatility.diebold_mariano(np.zeros(50), 5) == 0.0
 
 
 def test_overlapping_horizons_are_not_taken_for_independent_ones() -> None:
     """Sums of 60 seconds of noise: the plain t-test rejects half of all true nulls, Newey and West a few."""
     rng = np.random.default_rng(0)
     found = [
-        comparison.diebold_mariano(np.convolve(rng.standard_normal(3000), np.ones(60), "valid"), lags)
+        volatility.diebold_mariano(np.convolve(rng.standard_normal(3000), np.ones(60), "valid"), lags)
         for lags in (0, 120)
         for _ in range(100)
     ]
@@ -68,12 +71,12 @@ def test_overlapping_horizons_are_not_taken_for_independent_ones() -> None:
 
 def test_horizons_follow_each_other_without_a_common_moment() -> None:
     clock = np.array([0, 3, 9, 10, 11, 25, 34, 35]) * SECOND
-    assert comparison.following(clock, 10 * SECOND).tolist() == [0, 3, 5, 7]
+    assert samples.following(clock, 10 * SECOND).tolist() == [0, 3, 5, 7]
 
 
 def test_last_tick_of_each_second_is_taken() -> None:
     clock = np.array([0.0, 0.5, 1.2, 3.0, 3.9]) * SECOND
-    assert comparison.last_of_second(clock.astype(np.int64)).tolist() == [False, True, True, False, True]
+    assert samples.last_of_second(clock.astype(np.int64)).tolist() == [False, True, True, False, True]
 
 
 def test_forecast_tail_is_the_workers() -> None:
@@ -97,9 +100,9 @@ def test_coverage_of_a_hundred_by_hand() -> None:
 def test_direction_counts_only_moves() -> None:
     log_return = np.array([1.0, -1.0, 0.0, 2.0, 0.0, 3.0])
     up = np.array([0.9, 0.9, 0.1, 0.6, 0.9, 0.2])
-    found = comparison.direction(comparison.Tested(log_return, np.zeros((6, 5)), np.zeros((6, 5)), up, {}))
-    assert found is not None
-    assert (found.tests, found.accuracy, found.majority) == (4, 0.5, 0.75)
+    tested = comparison.Tested(log_return, np.zeros((6, 5)), np.zeros((6, 5)), {"plain@1": up}, {})
+    (found,) = comparison.directions(tested)
+    assert (found.model, found.tests, found.accuracy, found.majority) == ("plain@1", 4, 0.5, 0.75)
     # At least 2 of 4 right by chance of 3/4 each: 1 - 1/256 - 12/256.
     assert found.p == pytest.approx(243 / 256)
 
@@ -108,14 +111,14 @@ def test_report_from_ticks_and_its_bytes_repeat(tmp_path: Path) -> None:
     dataset = made_dataset()
     forecast = [plain_forecast(one) for one in dataset.series]
     for name in ("once", "again"):
-        compared = comparison.compare(dataset, forecast, "plain@1")
+        compared = comparison.compare(dataset, {"plain@1": forecast})
         report.write(compared, tmp_path / name)
     for file in sorted((tmp_path / "once").iterdir()):
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
     told = json.loads((tmp_path / "once" / "report.json").read_bytes())
     ten = told["instruments"][0]["horizons"][0]
     losses = {one["model"]: one["qlike"] for one in ten["volatility"]}
-    assert list(losses) == list(comparison.VOLATILITY_MODELS)
+    assert list(losses) == ["plain@1", *volatility.BASELINES]
     assert losses["HAR"] < losses["last value"]
     assert all(math.isfinite(value) for value in losses.values())
     text = (tmp_path / "once" / "report.md").read_text(encoding="utf-8")
@@ -130,21 +133,64 @@ def test_what_follows_the_test_part_changes_no_fit() -> None:
     wild[one.part == data.TEST] *= 1000.0
     fits = []
     for series in (one, one._replace(realized_variance=wild)):
-        fitted = comparison.fit([comparison.sample(series, plain_forecast(series))], 0)
+        fitted = volatility.fit([samples.sample(series, {"plain@1": plain_forecast(series)})], 0)
         fits.append((fitted.ewma_seconds, fitted.har.tolist(), fitted.boosting.model_to_string()))
     assert fits[0] == fits[1]
 
 
-def test_evaluate_writes_a_report_of_the_models_that_ship(tmp_path: Path) -> None:
+def test_evaluate_compares_all_forecasters_of_a_folder_the_champion_first(tmp_path: Path) -> None:
     file = write_sample(tmp_path / "ltc.parquet", 40_000)
-    done = CliRunner().invoke(cli.evaluate, [str(MODELS), str(file), "--out", str(tmp_path / "out")])
+    models = Path(shutil.copytree(MODELS, tmp_path / "models"))
+    add_kind(models, "lstm")
+    add_version(models, "lstm", "2")
+    roles.write(models, roles.Roles("lstm"))
+    done = CliRunner().invoke(cli.evaluate, [str(models), str(file), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     written = tmp_path / "out" / "ltc"
     assert {path.name for path in written.iterdir()} == {
         *("report.md", "report.json", "qlike.svg", "qlike.png", "coverage.svg", "coverage.png")
     }
-    assert "(ltc/report.md)" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert (written / "report.md").read_text(encoding="utf-8").startswith("# gru@1 on ltc.parquet")
+    told = json.loads((written / "report.json").read_bytes())
+    assert told["forecasters"] == ["lstm@2", "gru@1"]
+    together, alone = (one["horizons"][0] for one in told["instruments"])
+    listed = [*told["forecasters"], *volatility.BASELINES]
+    assert [one["model"] for one in together["volatility"]] == [one["model"] for one in together["paths"]["models"]]
+    assert [one["model"] for one in together["volatility"]] == listed
+    assert max(one["set_p"] for one in together["volatility"]) == 1.0
+    assert [one["pinball"] is None for one in together["volatility"]] == [False, False, *[True] * 5]
+    assert [one["model"] for one in alone["directions"]] == told["forecasters"]
+    assert [(one["by"], one["seconds"]) for one in told["breakdowns"]] == [
+        (by, seconds) for by in ("hour", "volatility", "liquidity") for seconds in (10, 60)
+    ]
+    for parted in told["breakdowns"]:
+        assert sum(group["rows"] for group in parted["groups"]) <= together["rows"]
+        assert all(list(group["qlike"]) == listed for group in parted["groups"])
+    text = (written / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("# lstm@2, gru@1 on ltc.parquet")
+    assert "In the 90% model confidence set: " in text
+    overview = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "(ltc/report.md)" in overview
+    assert "| file | horizon | rows | lstm@2 | gru@1 | last value |" in overview
+
+
+def test_losses_of_one_second_are_summed_before_they_are_compared() -> None:
+    """Two instruments that trade together and disagree tell no model from the other; one alone does."""
+    rng = np.random.default_rng(0)
+    second, better = np.arange(200), np.abs(rng.standard_normal(200)) + 1.0
+    rest: Any = np.zeros((2, 200))
+    one, other = (
+        volatility.Losses(second, np.stack((rest[0], sign * better)), rest, rest, np.ones((1, 200)))
+        for sign in (1.0, -1.0)
+    )
+    alone = volatility.table(["gru@1", "EWMA"], [one], 10, with_set=True)
+    assert alone[1].dm is not None
+    assert alone[1].dm > 5.0
+    assert [loss.in_set for loss in alone] == [True, False]
+    assert (alone[0].pinball, alone[1].pinball) == (1.0, None)
+    both = volatility.table(["gru@1", "EWMA"], [one, other], 10, with_set=True)
+    assert both[1].dm == pytest.approx(0.0)
+    assert [loss.set_p for loss in both] == [1.0, 1.0]
+    assert volatility.table(["gru@1", "EWMA"], [one], 60, with_set=True)[1].set_p is None
 
 
 @pytest.mark.parametrize(
@@ -172,4 +218,4 @@ def test_too_few_seconds_name_the_part_and_the_need() -> None:
     short[short == data.VALIDATION] = data.EMBARGO
     dataset = made_dataset(series=(one._replace(part=short),))
     with pytest.raises(TapewatchError, match=r"0 seconds with a trade in the validation part.*30 are needed"):
-        comparison.compare(dataset, [plain_forecast(one)], "plain@1")
+        comparison.compare(dataset, {"plain@1": [plain_forecast(one)]})
