@@ -1,15 +1,20 @@
-"""Which forecaster of a folder of models answers: the one of the lowest validation loss; nothing else has a say.
+"""Which forecaster of a folder answers: by validation loss, and of those not told apart the one with the least state.
 
-The loss is of all heads together, on the same stretches of the same files for every kind (training/forecaster.py). The
-test part is for the reports: a champion chosen on it would look better there than it is.
+The loss is of all heads together, on the same stretches of the same files for every kind (training/forecaster.py), and
+the mean over the seeds: the best of several is flattered by chance. Kinds within one standard error of the best count
+as good as it (Breiman, Friedman, Olshen and Stone 1984), and then the one that carries least for each instrument is
+the cheapest to run, to keep and to move. The test part is for the reports: a champion chosen on it would look better
+there than it is.
 
 `python -m training.champion MODELS` chooses among all forecasters of a folder, each at its newest version.
 """
 
+import math
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -22,7 +27,7 @@ SHARED: Final = ("segment", "unroll", "burn_in", "pinball", "squared_error", "cr
 
 
 def pick(forecasters: Sequence[Card]) -> Card:
-    """The one of the lowest validation loss; of several the first by name.
+    """Of those whose validation loss is within one standard error of the lowest, the one that carries least.
 
     Raises
     ------
@@ -39,18 +44,29 @@ def pick(forecasters: Sequence[Card]) -> Card:
                 f"files or with another {', '.join(SHARED)}; train both on the same, or say who is champion with "
                 "`tapewatch models promote`"
             )
-    return min(forecasters, key=lambda card: (_validation_loss(card), card.name))
+    losses = {card.name: _validation_loss(card) for card in forecasters}
+    least = min(losses.values())
+    good = [card for card in forecasters if losses[card.name].mean <= least.mean + least.error]
+    return min(good, key=lambda card: (card.hidden_size, losses[card.name], card.name))
 
 
 def _measured_on(card: Card) -> tuple[Any, ...]:
     return (*(file.sha256 for file in card.data), *(card.hyperparameters.get(name) for name in SHARED))
 
 
-def _validation_loss(card: Card) -> float:
-    """Of the seed that ships, the first of the list."""
+class Loss(NamedTuple):
+    """Over the seeds."""
+
+    mean: float
+    error: float  # standard error of the mean; 0 of a single seed
+
+
+def _validation_loss(card: Card) -> Loss:
     try:
-        return float(card.metrics["validation_loss"][0])
-    except (KeyError, IndexError, TypeError, ValueError):
+        losses = [float(loss) for loss in card.metrics["validation_loss"]]
+        error = statistics.stdev(losses) / math.sqrt(len(losses)) if len(losses) > 1 else 0.0
+        return Loss(statistics.fmean(losses), error)
+    except (KeyError, TypeError, ValueError):
         raise TapewatchError(f"the card of {named(card)} holds no validation_loss") from None
 
 
@@ -98,7 +114,8 @@ def main() -> int:
     except TapewatchError as error:
         print(f"training.champion: {error}", file=sys.stderr)
         return 1
-    print(f"champion: {named(card)}, validation loss {_validation_loss(card):g}")
+    loss = _validation_loss(card)
+    print(f"champion: {named(card)}, validation loss {loss.mean:g}, standard error {loss.error:.2g}")
     return 0
 
 

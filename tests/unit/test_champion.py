@@ -1,4 +1,4 @@
-"""The champion is who has the lowest validation loss, and nothing else has a say."""
+"""The champion is chosen by validation loss, and among those not told apart by the least state; nothing else counts."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ SHIPPED = read_card(ROOT / "models" / "gru" / "1" / "card.json")
 
 def card(name: str, loss: float, version: str = "1", **changes: Any) -> Card:
     """The card of the GRU that ships under another name, with one validation loss."""
-    metrics = SHIPPED.metrics | {"validation_loss": [loss, 9.0]}
+    metrics = SHIPPED.metrics | {"validation_loss": [loss]}
     return msgspec.structs.replace(SHIPPED, **{"name": name, "version": version, "metrics": metrics} | changes)
 
 
@@ -34,6 +34,20 @@ def test_lowest_validation_loss_is_champion_whatever_the_test_part_says() -> Non
     best = card("lstm", 1.0, metrics={"validation_loss": [1.0], "test": {"a.parquet": {"10s": {"qlike": 99.0}}}})
     rest = card("gru", 1.1, metrics={"validation_loss": [1.1], "test": {"a.parquet": {"10s": {"qlike": -99.0}}}})
     assert champion.pick([rest, best]).name == champion.pick([best, rest]).name == "lstm"
+
+
+def test_least_state_is_champion_among_those_within_one_standard_error_of_the_best() -> None:
+    best = card("mlp", 0.0, hidden_size=240, metrics={"validation_loss": [0.7, 1.0, 1.3]})  # 1.0, error 0.1732
+    near = card("gru", 0.0, hidden_size=32, metrics={"validation_loss": [1.17, 1.17]})
+    far = card("tiny", 0.0, hidden_size=1, metrics={"validation_loss": [1.18, 1.18]})
+    assert champion.pick([best, near, far]).name == "gru"
+    assert champion.pick([best, far]).name == "mlp"
+
+
+def test_best_of_several_seeds_counts_no_more_than_the_others() -> None:
+    lucky = card("mlp", 0.0, hidden_size=1, metrics={"validation_loss": [0.1, 2.0]})
+    steady = card("gru", 0.0, hidden_size=32, metrics={"validation_loss": [1.0, 1.0]})
+    assert champion.pick([lucky, steady]).name == "gru"
 
 
 def test_equal_losses_fall_to_the_first_name() -> None:
