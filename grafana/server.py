@@ -203,8 +203,8 @@ class Stand:
 def _with_challenger(models: Path) -> Path:
     """The models that ship, copied to `models`, where the forecaster by another name challenges itself."""
     shutil.copytree(DEFAULT_MODELS, models)
-    shutil.copytree(models / "gru" / "1", models / "copy" / "1")
-    card = models / "copy" / "1" / "card.json"
+    shutil.copytree(models / "gru", models / "copy")
+    (card,) = (models / "copy").glob("*/card.json")
     card.write_bytes(msgspec.json.encode(msgspec.structs.replace(read_card(card), name="copy")))
     roles.write(models, roles.Roles(challenger="copy"))
     return models

@@ -52,8 +52,8 @@ class Challenger:
 
     def run(
         self, features: NDArray[np.float32], packed: Packing, hidden: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Forecasts of a chunk's accepted ticks, and the state to carry on.
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
+        """Forecasts and ES of a chunk's accepted ticks, and the state to carry on.
 
         Parameters
         ----------
@@ -69,12 +69,12 @@ class Challenger:
             If a number is not finite.
         """
         inputs = {"features": features, "hidden": hidden, **packed._asdict()}
-        forecast, state = self._session.run(
+        forecast, shortfall, state = self._session.run(
             OUTPUTS["forecaster"], {name: inputs[name] for name in INPUTS["forecaster"]}
         )
-        if not (np.isfinite(forecast).all() and np.isfinite(state).all()):
+        if not all(np.isfinite(values).all() for values in (forecast, shortfall, state)):
             raise ModelMismatch(f"a forecast of {self.name} is not finite")
-        return forecast.astype(np.float64), state
+        return forecast.astype(np.float64), shortfall, state
 
 
 def nobody() -> Challenger | None:
@@ -144,7 +144,7 @@ class Shadow:
     ) -> None:
         self._grow(int(results.slot.max()) + 1, int(row_of_slot.max(initial=-1)) + 1)
         packed = packing.pack(results.slot, self._scratch)
-        forecast, hidden = challenger.run(features, packed, self._hidden[packed.slots])
+        forecast, shortfall, hidden = challenger.run(features, packed, self._hidden[packed.slots])
         self._hidden[packed.slots] = hidden
         warming = results.warming | self._fresh(results.slot)
         conformal.adjust(
@@ -154,6 +154,7 @@ class Shadow:
             results.price,
             warming,
             forecast,
+            shortfall,
             self._rules,
             self._session_gap_ns,
         )

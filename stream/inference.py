@@ -2,9 +2,9 @@
 
 A bundle is models/<name>/<version>/ with model.onnx and card.json; there is one of each family:
 
-- forecaster: features and state -> the forecast distribution and the state to carry on. The state is a row of numbers
-  for each instrument, as many as the card says, zeros at first: hidden states, a window, what convolutions look back
-  on.
+- forecaster: features and state -> the forecast distribution, its expected shortfall, and the state to carry on. The
+  state is a row of numbers for each instrument, as many as the card says, zeros at first: hidden states, a window, what
+  convolutions look back on.
 - critic: features and window -> a score, higher is more anomalous; the card's table makes it a tail probability.
 - policy: features and forecast -> action values and expected rewards, for each position held.
 
@@ -50,7 +50,7 @@ INPUTS: Final = {
     "generator": ("features", "noise"),
 }
 OUTPUTS: Final = {
-    "forecaster": ("forecast", "hidden_out"),
+    "forecaster": ("forecast", "shortfall", "hidden_out"),
     "critic": ("critic_score",),
     "policy": ("action_values", "rewards"),
     "generator": ("trades",),
@@ -61,9 +61,12 @@ _COLUMNS: Final = {
     "policy": (*(f"value_{c}" for c in ACTION_COLUMNS), *(f"reward_{c}" for c in ACTION_COLUMNS)),
     "generator": WINDOW_COLUMNS,
 }
-_WIDTHS: Final = {"features": len(FEATURES), "forecast": len(FORECAST_COLUMNS), "critic_score": 1} | {
-    name: len(ACTION_COLUMNS) for name in ("action_values", "rewards")
-}
+_WIDTHS: Final = {
+    "features": len(FEATURES),
+    "forecast": len(FORECAST_COLUMNS),
+    "shortfall": len(messages.HORIZONS),
+    "critic_score": 1,
+} | {name: len(ACTION_COLUMNS) for name in ("action_values", "rewards")}
 
 
 Trust = Callable[[Path, bytes], None]
@@ -130,6 +133,7 @@ class Inference(NamedTuple):
     """Raw outputs of the heads for the `n` accepted ticks of `m` instruments of a chunk."""
 
     forecast: NDArray[np.float32]  # [n, len(FORECAST_COLUMNS)]
+    shortfall: NDArray[np.float32]  # [n, len(HORIZONS)] ES 97.5 %, log return of a loss
     hidden: NDArray[np.float32]  # [m, hidden_size] state of the instruments after the chunk
     score: NDArray[np.float32]  # [n] of the critic, higher is more anomalous
     action_values: NDArray[np.float32]  # [n, 9] ACTION_COLUMNS
@@ -182,7 +186,7 @@ class Models:
         hidden : float32[m, hidden_size]
             Carried state of the instruments `packing.slots`; zeros for one that is new.
         """
-        forecast, state, score, values, rewards = self._session.run(
+        forecast, shortfall, state, score, values, rewards = self._session.run(
             _RESULTS,
             {
                 "features": features,
@@ -195,7 +199,7 @@ class Models:
                 "hidden": hidden,
             },
         )
-        return Inference(forecast, state, score[:, 0], values, rewards)
+        return Inference(forecast, shortfall, state, score[:, 0], values, rewards)
 
     def _check(self, *bundles: "Bundle") -> None:
         """Run two ticks: a graph whose shapes do not fit together shows here and not in the stream."""
@@ -212,6 +216,7 @@ class Models:
             raise ModelMismatch(f"models {', '.join(self.names)} do not run: {_first_line(error)}") from None
         for values, name, shape in (
             (out.forecast, "forecast", (2, len(FORECAST_COLUMNS))),
+            (out.shortfall, "shortfall", (2, len(messages.HORIZONS))),
             (out.hidden, "hidden_out", (1, self.hidden_size)),
             (out.score, "critic_score", (2,)),
             (out.action_values, "action_values", (2, len(ACTION_COLUMNS))),
@@ -235,7 +240,7 @@ class Bundle(NamedTuple):
     graph: onnx.ModelProto
 
 
-_RESULTS: Final = ["forecast", "hidden_out", "critic_score", "action_values", "rewards"]
+_RESULTS: Final = [name for family in FAMILIES for name in OUTPUTS[family]]
 _DECODER: Final = msgspec.json.Decoder(Card)
 
 
@@ -325,8 +330,10 @@ def load_bundle(folder: Path, trust: Trust | None = None) -> Bundle:
         ("outputs", [o.name for o in graph.graph.output], OUTPUTS[card.family]),
     ):
         if set(found) != set(needed):
+            missing = ", ".join(name for name in needed if name not in found)
             raise ModelMismatch(
                 f"{folder}: model.onnx has the {what} {', '.join(found)}; a {card.family} has {', '.join(needed)}"
+                f"{f'; missing: {missing}' if missing else ''}"
             )
     _check_widths(folder, card, graph)
     return Bundle(folder, card, graph)

@@ -38,6 +38,7 @@ from stream.inference import (
     read_card,
     undecided,
 )
+from stream.messages import HORIZONS
 from stream.roles import Roles
 from stream.succession import Names
 
@@ -293,7 +294,7 @@ def _shape(output: str, card: Card) -> tuple[int, ...]:
         return (TICKS, WINDOW, len(WINDOW_COLUMNS))
     if output == "hidden_out":
         return (2, card.hidden_size)
-    widths = {"forecast": len(FORECAST_COLUMNS), "critic_score": 1}
+    widths = {"forecast": len(FORECAST_COLUMNS), "shortfall": len(HORIZONS), "critic_score": 1}
     return (TICKS, widths.get(output, 9))
 
 

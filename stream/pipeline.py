@@ -36,7 +36,7 @@ from stream.encoding import PackedBatch, ResultEncoder
 from stream.errors import BadMessage, WorkerFailed
 from stream.halts import Halts, Taken
 from stream.inference import Inference, Models
-from stream.messages import Alert, Contribution, Reason
+from stream.messages import HORIZONS, Alert, Contribution, Reason
 from stream.metrics import Stage
 from stream.sealed import Stored
 from stream.snapshots import Captured
@@ -59,7 +59,9 @@ _NO_RESULTS: Final = Results(
     expected_reward=np.empty(0),
     gate=np.empty(0, np.int8),
 )
-_NOTHING: Final = Inference(*(np.empty((0, width), np.float32) for width in (len(FORECAST_COLUMNS), 0, 0, 9, 9)))
+_NOTHING: Final = Inference(
+    *(np.empty((0, width), np.float32) for width in (len(FORECAST_COLUMNS), len(HORIZONS), 0, 0, 9, 9))
+)
 
 
 class State:
@@ -437,6 +439,7 @@ class Pipeline:
             ticks.price[columns.row],
             columns.context[:, WARMING] != 0.0,
             forecast,
+            inference.shortfall,
             self._conformal_rules,
             self._rules.session_gap_ns,
         )

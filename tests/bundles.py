@@ -13,25 +13,31 @@ from onnx import numpy_helper
 CHANGE = 1.001  # of the weights: answers differ, and stay sensible
 
 
+def shipped(models: Path, name: str) -> Path:
+    """The bundle of a model that ships: its lowest version, for tests add higher ones."""
+    return min((models / name).iterdir(), key=lambda folder: int(folder.name))
+
+
 def add_version(models: Path, name: str, version: str, change: float = CHANGE) -> Path:
-    """Make models/name/version from version 1, with all its matrices multiplied by `change`; gives the folder."""
-    content = changed(models / name / "1" / "model.onnx", change)
+    """Make models/name/version of the one that ships, with all matrices multiplied by `change`; gives the folder."""
+    content = changed(shipped(models, name) / "model.onnx", change)
     return add_bundle(models, name, version, content, sha256=hashlib.sha256(content).hexdigest())
 
 
 def add_bundle(models: Path, name: str, version: str, content: bytes, **card: Any) -> Path:
-    """Make models/name/version with such a graph and the card of version 1, changed; in the order of the rule."""
+    """Make models/name/version with such a graph and the shipped card, changed; in the order of the rule."""
     folder = models / name / version
     folder.mkdir(exist_ok=True)
     (folder / "model.onnx").write_bytes(content)
-    old = msgspec.json.decode((models / name / "1" / "card.json").read_bytes())
+    old = msgspec.json.decode((shipped(models, name) / "card.json").read_bytes())
     (folder / "card.json").write_bytes(msgspec.json.encode(old | {"version": version} | card))
     return folder
 
 
 def add_kind(models: Path, name: str) -> Path:
-    """Make models/name/1, another forecaster: the GRU by another name; gives the folder."""
-    added = Path(shutil.copytree(models / "gru" / "1", models / name / "1"))
+    """Make another forecaster: the GRU by another name, in the same version; gives the folder."""
+    gru = shipped(models, "gru")
+    added = Path(shutil.copytree(gru, models / name / gru.name))
     text = (added / "card.json").read_text(encoding="utf-8")
     (added / "card.json").write_text(text.replace('"name": "gru"', f'"name": "{name}"'), encoding="utf-8")
     return added

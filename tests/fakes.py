@@ -9,7 +9,9 @@ from stream.core.features import INDEX
 from stream.core.packing import Packing
 from stream.core.results import FORECAST_COLUMNS
 from stream.inference import Inference
+from stream.messages import HORIZONS
 
+SHORTFALL: Final = 2.34  # of a normal law, in volatilities
 Z: Final = {"quantile_01": -2.33, "quantile_05": -1.64, "quantile_50": 0.0, "quantile_95": 1.64, "quantile_99": 2.33}
 
 
@@ -32,13 +34,13 @@ class FakeModels:
         hidden: NDArray[np.float32],
     ) -> Inference:
         """See `inference.Models.run`."""
-        forecast, last = forecast_of(features, packing, hidden)
+        forecast, shortfall, last = forecast_of(features, packing, hidden)
         moved = np.abs(window[:, :, 0]).max(axis=1)
         score = (moved / (moved + np.float32(1e-4))).astype(np.float32)
         momentum = features[:, INDEX["momentum_10s"]]
         row = np.stack([-momentum, np.zeros_like(momentum), momentum], axis=1)
         values = np.tile(row, (1, 3)).astype(np.float32)
-        return Inference(forecast, last, score, values, values)
+        return Inference(forecast, shortfall, last, score, values, values)
 
 
 class FragileModels(FakeModels):
@@ -67,13 +69,14 @@ class StarvedModels(FragileModels):
 
 def forecast_of(
     features: NDArray[np.float32], packing: Packing, hidden: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """What the forecaster among the heads says, and the state that it carries on."""
     age = _ages(packing, hidden)
     forecast = np.concatenate([_normal(features, seconds, age) for seconds in (10.0, 60.0)], axis=1)
     last = np.zeros((len(packing.slots), hidden.shape[1]), np.float32)
     last[:, 0] = hidden[:, 0] + _counts(packing)
-    return forecast.astype(np.float32), last
+    shortfall = SHORTFALL * forecast[:, [FORECAST_COLUMNS.index(f"volatility_{horizon}s") for horizon in HORIZONS]]
+    return forecast.astype(np.float32), shortfall.astype(np.float32), last
 
 
 def _counts(packing: Packing) -> NDArray[np.float32]:

@@ -122,7 +122,7 @@ def shortfall_test(
     """Acerbi and Szekely (2014), test 2: Z = 1 - sum(loss * exception / ES) / (T (1 - level)).
 
     Its distribution under the forecasts is simulated, with losses beyond the VaR exponential of the mean that ES and
-    VaR imply: the tail that the worker's own ES has (stream.core.conformal.expected_shortfall).
+    VaR imply: so much is all that VaR and ES say of a tail.
 
     Parameters
     ----------

@@ -104,6 +104,7 @@ def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, an
         "forecaster",
         settings.kind,
         list(FORECAST_COLUMNS),
+        version=FORECASTER_VERSION,
         hidden_size=tried[order[0]][1].state_width,
         histograms=histograms.of(dataset),
         seeds=[seed + k for k in order],
@@ -129,6 +130,7 @@ def keep_champion(models: Path, kind: str) -> None:
         roles.write(models, msgspec.structs.replace(held, champion=ranked[0].name))
 
 
+FORECASTER_VERSION: Final = "2"  # 1 had no expected shortfall of its own
 FORECASTER_NOTES: Final = [
     "volatility is the root of the realised variance over the horizon: of the squared log returns of steps of one "
     "second. Where prices bounce between bid and ask it exceeds the standard deviation of the return over the "
@@ -140,6 +142,9 @@ FORECASTER_NOTES: Final = [
     "the 1 s grid with the time constant that is best on the validation part of the same file. pinball is the sum "
     "over the five levels over the mean absolute return; pinball_normal_ewma scales normal quantiles by that EWMA. "
     "accuracy is over ticks after which the price differs.",
+    "fissler_ziegel is the FZ0 loss of VaR and ES 97.5 % (Patton, Ziegel and Chen 2019, eq. 6), lower is better, with "
+    "an ES of at least 0.1 bp: of the forecaster's own ES, and, with the same VaR, of the one that an exponential tail "
+    "beyond its quantiles of 5 and 1 % has.",
     "walk_forward_loss, where it was asked for: a fold each, trained with the first seed; the validation loss of ticks "
     "behind the fold's training and validation, the test part never among them.",
     "qlike_not_below_ewma names the data sets and horizons on which the forecaster does not beat EWMA.",
@@ -352,7 +357,7 @@ def all_steps(dataset: data.Dataset, folder: Path, latency_ticks: int) -> dict[i
     predicted = evaluation.forecasts(bundle.graph.SerializeToString(), dataset.series, bundle.card.hidden_size)
     series = list(zip(dataset.series, predicted, strict=True))
     return {
-        part: tape.join([tape.decisions(one, forecast, part, latency_ticks) for one, forecast in series])
+        part: tape.join([tape.decisions(one, said.forecast, part, latency_ticks) for one, said in series])
         for part in (data.TRAIN, data.VALIDATION, data.TEST)
     }
 

@@ -13,9 +13,9 @@ from stream.inference import Card, read_card
 
 PURPOSE: Final = {
     "forecaster": "Answers every tick with the expected log return, the volatility, the probability that the price "
-    "rises and five quantiles of the log return, each over the next 10 s and 60 s. The worker makes VaR 99 % and "
-    "ES 97.5 % of its quantiles, once they follow the exceptions of the instrument at hand; what this card says of "
-    "quantiles is before that. It is meant to tell how much a price may move, not where to.",
+    "rises, five quantiles of the log return and its expected shortfall, each over the next 10 s and 60 s. The worker "
+    "makes VaR 99 % and ES 97.5 % of them, once they follow the exceptions of the instrument at hand; what this card "
+    "says of them is before that. It is meant to tell how much a price may move, not where to.",
     "critic": "Answers every tick with a score of the last 32 trades; the table in the card turns it into `anomaly`, "
     "the share of normal ticks that score less. It is meant to draw a human's eye to a tape that behaves as it seldom "
     "does; it does not say why, and an anomaly is no proof of misconduct.",
@@ -140,12 +140,22 @@ def _forecaster(card: Card) -> Iterator[str]:
     ]
     head = ("file", "horizon", "ticks", "QLIKE", "EWMA's", "last value's", "pinball", "EWMA's", "accuracy / majority")
     yield _table(head, rows)
+    yield (
+        "Expected shortfall: FZ0 of VaR and ES 97.5 % (Patton, Ziegel and Chen 2019), lower is better, of the "
+        "forecaster's own ES, and of the one that an exponential tail beyond its quantiles of 5 and 1 % has, with the "
+        "same VaR."
+    )
+    tails = [
+        [file, horizon, *_better(n["fissler_ziegel"], n["fissler_ziegel_exponential_tail"])]
+        for file, horizon, n in _horizons(card)
+    ]
+    yield _table(("file", "horizon", "FZ0", "exponential tail's"), tails)
 
 
-def _better(ours: Any, other: float) -> tuple[str, str]:
+def _better(ours: Any, other: Any) -> tuple[str, str]:
     """Both as text, the lower one bold."""
-    mine, theirs = _spread(ours), f"{other:.4f}"
-    return (f"**{mine}**", theirs) if _shipped(ours) < other else (mine, f"**{theirs}**")
+    mine, theirs = _spread(ours), _spread(other)
+    return (f"**{mine}**", theirs) if _shipped(ours) < _shipped(other) else (mine, f"**{theirs}**")
 
 
 def _forecaster_fails(card: Card) -> Iterator[str]:
@@ -155,6 +165,9 @@ def _forecaster_fails(card: Card) -> Iterator[str]:
             yield f"{where}: QLIKE {_shipped(n['qlike']):.4f} is not below EWMA's {n['qlike_ewma']:.4f}."
         if _shipped(n["pinball"]) >= n["pinball_normal_ewma"]:
             yield f"{where}: pinball {_shipped(n['pinball']):.4f} is not below {n['pinball_normal_ewma']:.4f}, EWMA's."
+        own, exponential = _shipped(n["fissler_ziegel"]), _shipped(n["fissler_ziegel_exponential_tail"])
+        if own >= exponential:
+            yield f"{where}: FZ0 of its ES, {own:.4f}, is not below {exponential:.4f}, that of an exponential tail."
         if _shipped(n["accuracy"]) <= n["accuracy_majority"]:
             yield (
                 f"{where}: direction right in {_shipped(n['accuracy']):.1%}, always saying the more frequent one in "

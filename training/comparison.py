@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from stream.core.conformal import expected_shortfall, tail_var
 from stream.inference import DataFile
 from stream.messages import HORIZONS, QUANTILE_LEVELS
-from training import backtests, data, evaluation, garch, paths, regimes, simulation, volatility
+from training import backtests, baselines, data, evaluation, garch, paths, regimes, simulation, volatility
 from training.paths import Paths
 from training.samples import LEAST_ROWS, Forecasts, Sample, following, refuse_too_little, sample
 from training.volatility import BASIS_POINT, Loss, Losses
 
 CHAMPION: Final = "champion"
 AS_TRAINED: Final = "champion as trained"
-TAIL_MODELS: Final = (CHAMPION, AS_TRAINED, "historical simulation", "filtered historical simulation")
+EXPONENTIAL: Final = f"{AS_TRAINED}, exponential tail"
+"""What its ES would be, had it no own: see `baselines.exponential_shortfall`."""
+TAIL_MODELS: Final = (CHAMPION, AS_TRAINED, EXPONENTIAL, "historical simulation", "filtered historical simulation")
 PUBLISHED: Final = 60
 """Horizon whose VaR and ES the worker publishes: at others only the quantile of 1 % is tested as a VaR."""
 BAND: Final = 0.95
@@ -51,8 +52,9 @@ class TailTests(msgspec.Struct, frozen=True):
 
     model: str
     pinball: float  # of the 1 % quantile, basis points
+    fissler_ziegel: float | None  # FZ0 of VaR and ES 97.5 %; None where no ES is published
     var: backtests.VarTests
-    shortfall: backtests.ShortfallTest | None  # None where no ES is published
+    shortfall: backtests.ShortfallTest | None  # likewise
 
 
 class Direction(msgspec.Struct, frozen=True):
@@ -184,33 +186,28 @@ def tail_tests(one: Sample, garch_variance: NDArray[np.float64], column: int) ->
     wanted = np.flatnonzero(one.series.part[rows] == data.TEST)
     log_return = one.series.log_return[rows, column].astype(np.float64)
     test = rows[wanted]
-    as_trained = one.forecast[test][:, evaluation.QUANTILES[column]].astype(np.float64)
+    as_trained = one.said.forecast[test][:, evaluation.QUANTILES[column]].astype(np.float64)
     quantiles = one.published.forecast[test][:, evaluation.QUANTILES[column]]
     return Tested(
         log_return[wanted],
         quantiles,
         as_trained,
-        {name: told[test, evaluation.UP[column]].astype(np.float64) for name, told in one.forecasts.items()},
+        {name: told.forecast[test, evaluation.UP[column]].astype(np.float64) for name, told in one.forecasts.items()},
         {
-            CHAMPION: published_tail(quantiles, one.published.shortfall[test]),
-            AS_TRAINED: forecast_tail(as_trained),
-            TAIL_MODELS[2]: simulation.simulate(log_return, wanted),
-            TAIL_MODELS[3]: simulation.simulate(log_return, wanted, np.sqrt(garch_variance[rows])),
+            CHAMPION: forecast_tail(quantiles, one.published.shortfall[test]),
+            AS_TRAINED: forecast_tail(as_trained, one.said.shortfall[test, column].astype(np.float64)),
+            EXPONENTIAL: forecast_tail(as_trained, baselines.exponential_shortfall(as_trained)),
+            TAIL_MODELS[3]: simulation.simulate(log_return, wanted),
+            TAIL_MODELS[4]: simulation.simulate(log_return, wanted, np.sqrt(garch_variance[rows])),
         },
     )
 
 
-def published_tail(quantiles: NDArray[np.float64], shortfall: NDArray[np.float64]) -> simulation.Tail:
-    """VaR and ES as published: float64[k, levels], float64[k]."""
-    return forecast_tail(quantiles)._replace(es_975=shortfall)
-
-
-def forecast_tail(quantiles: NDArray[np.float64]) -> simulation.Tail:
-    """VaR and ES as the worker makes them of the quantiles of 1 and 5 %, before it adjusts the ES."""
-    loss_01, loss_05 = -quantiles[:, QUANTILE_LEVELS.index(0.01)], -quantiles[:, QUANTILE_LEVELS.index(0.05)]
-    pairs = list(zip(loss_05.tolist(), loss_01.tolist(), strict=True))
-    value_at_risk = np.array([tail_var(*pair) for pair in pairs])
-    return simulation.Tail(np.maximum(0.0, loss_01), value_at_risk, np.array([expected_shortfall(*p) for p in pairs]))
+def forecast_tail(quantiles: NDArray[np.float64], shortfall: NDArray[np.float64]) -> simulation.Tail:
+    """VaR as the worker makes it of the quantiles of 1 and 5 %, and an ES: float64[k, levels], float64[k]."""
+    value_at_risk = baselines.value_at_risk(quantiles)
+    var_99 = np.maximum(0.0, -quantiles[:, QUANTILE_LEVELS.index(0.01)])
+    return simulation.Tail(var_99, value_at_risk, np.maximum(shortfall, value_at_risk))  # the model's is a float32
 
 
 def _instruments(models: list[str], samples: list[Sample], measured: list[_Measured]) -> list[Instrument]:
@@ -271,16 +268,14 @@ def tails(tested: Tested, *, with_shortfall: bool) -> list[TailTests]:
             continue
         loss, var_99 = -tested.log_return[there], tail.var_99[there]
         missed = var_99 - loss
-        rng = np.random.default_rng(0)
-        beyond = (
-            backtests.shortfall_test(loss, tail.var_975[there], tail.es_975[there], rng) if with_shortfall else None
-        )
+        pair = tail.var_975[there], tail.es_975[there]
         found.append(
             TailTests(
                 model,
                 float(np.maximum(0.01 * missed, -0.99 * missed).mean() / BASIS_POINT),
+                float(baselines.fissler_ziegel(*pair, -loss).mean()) if with_shortfall else None,
                 backtests.var_tests(loss > var_99, 0.01),
-                beyond,
+                backtests.shortfall_test(loss, *pair, np.random.default_rng(0)) if with_shortfall else None,
             )
         )
     return found

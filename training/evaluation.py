@@ -20,23 +20,30 @@ QUANTILES: Final = [
 ]
 
 
-def forecasts(content: bytes, series: tuple[data.Series, ...], hidden: int) -> list[NDArray[np.float32]]:
-    """Forecasts of a graph for every tick of every series, the state carried: float32[n, 16] each."""
+class Forecasts(NamedTuple):
+    """What a forecaster says at every tick of a series."""
+
+    forecast: NDArray[np.float32]  # [n, len(FORECAST_COLUMNS)]
+    shortfall: NDArray[np.float32]  # [n, len(HORIZONS)] ES 97.5 %, log return of a loss
+
+
+def forecasts(content: bytes, series: tuple[data.Series, ...], hidden: int) -> list[Forecasts]:
+    """Forecasts of a graph for every tick of every series, the state carried."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return [_forecast(session, one.features, hidden) for one in series]
 
 
-def _forecast(session: onnxruntime.InferenceSession, features: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+def _forecast(session: onnxruntime.InferenceSession, features: NDArray[np.float32], width: int) -> Forecasts:
     parts = []
     hidden = np.zeros((1, width), np.float32)
     nothing = np.zeros(1, np.int64)
     for start in range(0, len(features), CHUNK):
         chunk = features[start : start + CHUNK]
         steps = np.arange(len(chunk))
-        forecast, hidden = session.run(
-            ["forecast", "hidden_out"],
+        *found, hidden = session.run(
+            ["forecast", "shortfall", "hidden_out"],
             {
                 "features": chunk,
                 "pack": steps[:, None],
@@ -47,8 +54,8 @@ def _forecast(session: onnxruntime.InferenceSession, features: NDArray[np.float3
                 "hidden": hidden,
             },
         )
-        parts.append(forecast)
-    return np.concatenate(parts)
+        parts.append(found)
+    return Forecasts(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 class Published(NamedTuple):
@@ -58,10 +65,10 @@ class Published(NamedTuple):
     shortfall: NDArray[np.float64]  # [n] ES 97.5 % over 60 s
 
 
-def publish(series: data.Series, forecast: NDArray[np.float32]) -> Published:
+def publish(series: data.Series, said: Forecasts) -> Published:
     """Run the conformal adjustment over a series, from its first tick on, as a worker does."""
     settings = Settings()
-    adjusted = forecast.astype(np.float64)
+    adjusted = said.forecast.astype(np.float64)
     shortfall = conformal.adjust(
         conformal.new_state(1),
         np.zeros(len(adjusted), np.int32),
@@ -69,6 +76,7 @@ def publish(series: data.Series, forecast: NDArray[np.float32]) -> Published:
         np.exp(series.log_price),
         series.warming,
         adjusted,
+        said.shortfall,
         conformal.ConformalRules(*(getattr(settings.conformal, name) for name in conformal.ConformalRules._fields)),
         int(settings.features.session_gap_seconds * data.SECOND),
     )
@@ -78,9 +86,7 @@ def publish(series: data.Series, forecast: NDArray[np.float32]) -> Published:
 class Rows:
     """Usable ticks of one part of one file, all series together."""
 
-    def __init__(
-        self, series: tuple[data.Series, ...], forecast: list[NDArray[np.float32]], file: str, part: int
-    ) -> None:
+    def __init__(self, series: tuple[data.Series, ...], said: list[Forecasts], file: str, part: int) -> None:
         mine = [k for k, one in enumerate(series) if one.file == file]
         last = [baselines.last_value(series[k]) for k in mine]
         rows = [
@@ -91,7 +97,8 @@ class Rows:
         def gather(columns: list[NDArray[Any]]) -> NDArray[np.float64]:
             return np.concatenate([c[r] for c, r in zip(columns, rows, strict=True)]).astype(np.float64)
 
-        self.forecast = gather([forecast[k] for k in mine])
+        self.forecast = gather([said[k].forecast for k in mine])
+        self.shortfall = gather([said[k].shortfall for k in mine])
         self.log_return = gather([series[k].log_return for k in mine])
         self.realized = gather([series[k].realized_variance for k in mine])
         self.weight = gather([series[k].weight for k in mine])
@@ -112,12 +119,12 @@ class Rows:
         return average
 
 
-def evaluate(series: tuple[data.Series, ...], forecast: list[NDArray[np.float32]]) -> dict[str, Any]:
+def evaluate(series: tuple[data.Series, ...], said: list[Forecasts]) -> dict[str, Any]:
     """Metrics of each file's test part by horizon; what baselines need is chosen on the validation part."""
     report = {}
     for file in sorted({one.file for one in series}):
-        test = Rows(series, forecast, file, data.TEST)
-        validation = Rows(series, forecast, file, data.VALIDATION)
+        test = Rows(series, said, file, data.TEST)
+        validation = Rows(series, said, file, data.VALIDATION)
         if len(test) and len(validation):
             report[file] = _evaluate(test, validation)
     return report
@@ -125,6 +132,11 @@ def evaluate(series: tuple[data.Series, ...], forecast: list[NDArray[np.float32]
 
 def _evaluate(test: Rows, validation: Rows) -> dict[str, Any]:
     by_horizon: dict[str, Any] = {}
+    value_at_risk = baselines.value_at_risk(test.quantiles)
+    own, exponential = (
+        test.mean(baselines.fissler_ziegel(value_at_risk, shortfall, test.log_return))
+        for shortfall in (test.shortfall, baselines.exponential_shortfall(test.quantiles))
+    )
     for column, horizon in enumerate(HORIZONS):
         tuning = {
             s: validation.mean(baselines.qlike(v, validation.realized))[column] for s, v in validation.ewma.items()
@@ -144,6 +156,8 @@ def _evaluate(test: Rows, validation: Rows) -> dict[str, Any]:
             # In units of the mean absolute return, so that data sets compare.
             "pinball": test.mean(baselines.pinball(test.quantiles, test.log_return))[column] / scale,
             "pinball_normal_ewma": test.mean(baselines.pinball(plain, test.log_return))[column] / scale,
+            "fissler_ziegel": own[column],
+            "fissler_ziegel_exponential_tail": exponential[column],
             "coverage": {
                 f"{level:g}": test.mean((test.log_return < test.quantiles[:, :, k]).astype(float))[column]
                 for k, level in enumerate(QUANTILE_LEVELS)

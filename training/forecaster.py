@@ -92,6 +92,7 @@ def total_loss(parts: dict[str, Tensor], settings: Settings) -> Tensor:
     return (
         parts["qlike"]
         + settings.pinball * parts["pinball"]
+        + settings.shortfall * parts["shortfall"]
         + settings.squared_error * parts["squared_error"]
         + settings.cross_entropy * parts["cross_entropy"]
     )
@@ -103,10 +104,10 @@ def validate(net: Forecaster, lanes: Lanes, settings: Settings) -> float:
     total, weight = 0.0, 0.0
     with torch.no_grad():
         for step, cut in enumerate(walk(lanes, settings.unroll)):
-            forecast, hidden = net.sequence(cut.features, hidden)
+            forecast, shortfall, hidden = net.sequence(cut.features, hidden)
             if step * settings.unroll < settings.burn_in or cut.weight.sum() == 0:
                 continue
-            loss = total_loss(losses(forecast.flatten(0, 1), _flat(cut)), settings)
+            loss = total_loss(losses(forecast.flatten(0, 1), shortfall.flatten(0, 1), _flat(cut)), settings)
             total += float(loss * cut.weight.sum())
             weight += float(cut.weight.sum())
     return total / max(weight, 1e-9)
@@ -163,10 +164,10 @@ def _train_round(
 ) -> None:
     hidden = torch.zeros(lanes.weight.shape[1], net.state_width)
     for cut in walk(lanes, settings.unroll):
-        forecast, hidden = net.sequence(cut.features, hidden.detach())
+        forecast, shortfall, hidden = net.sequence(cut.features, hidden.detach())
         if cut.weight.sum() == 0:
             continue
-        loss = total_loss(losses(forecast.flatten(0, 1), _flat(cut)), settings)
+        loss = total_loss(losses(forecast.flatten(0, 1), shortfall.flatten(0, 1), _flat(cut)), settings)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), settings.clip)

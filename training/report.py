@@ -42,7 +42,10 @@ NOTES: Final = (
     "the last. At 10 s, for which no VaR is published, VaR is the quantile of 1 %. Kupiec: the number of "
     "exceptions; Christoffersen: their independence, and both together (CC); Basel: the traffic light, its borders "
     "drawn at the same probabilities for any number of tests. Z is Acerbi and Szekely's second statistic, 0 at best, "
-    "with its one-sided p. Historical simulation takes the last 500 such horizons; filtered, in units of GARCH(1,1).",
+    "with its one-sided p. FZ0 is the loss of VaR and ES 97.5 % together (Patton, Ziegel and Chen 2019, eq. 6), lower "
+    "is better. The forecaster's ES is its own; `exponential tail` puts in its place what the tail beyond its "
+    "quantiles of 5 and 1 % has if it is exponential. Historical simulation takes the last 500 such horizons; "
+    "filtered, in units of GARCH(1,1).",
 )
 
 
@@ -309,6 +312,7 @@ def _tails(one: Instrument) -> list[list[str]]:
             t.model,
             f"{t.var.exceptions} of {t.var.tests:,}",
             f"{t.pinball:.4f}",
+            "" if t.fissler_ziegel is None else f"{t.fissler_ziegel:.4f}",
             _p(t.var.kupiec_p),
             _p(t.var.independence_p),
             _p(t.var.conditional_coverage_p),
@@ -341,7 +345,7 @@ _VOLATILITY: Final = ("horizon", "model", "QLIKE", "MAE", "MSE", "pinball", "DM"
 _PATHS: Final = ("horizon", "steps", "model", "correlation", "DTW")
 _COVERAGE: Final = ("instrument", "horizon", "tests", "1 %", "5 %", "50 %", "95 %", "99 %")
 _TAILS: Final = (
-    *("instrument", "horizon", "model", "exceptions", "pinball 1 %, bp", "Kupiec p", "independence p", "CC p"),
+    *("instrument", "horizon", "model", "exceptions", "pinball 1 %, bp", "FZ0", "Kupiec p", "independence p", "CC p"),
     *("Basel", "Z", "Z p"),
 )
 _DIRECTION: Final = ("instrument", "horizon", "model", "tests", "accuracy", "majority", "p")

@@ -14,22 +14,22 @@ from training import baselines, data, evaluation
 
 LEAST_ROWS: Final = 30
 """Seconds with a trade that each part needs at least: below it a mean says nothing."""
-Forecasts = dict[str, list[NDArray[np.float32]]]
-"""name@version of a forecaster -> its forecasts of every tick, one array a series; the champion first."""
+Forecasts = dict[str, list[evaluation.Forecasts]]
+"""name@version of a forecaster -> its forecasts of every tick, one a series; the champion first."""
 
 
 class Sample(NamedTuple):
     """Rows of one instrument."""
 
     series: data.Series
-    forecasts: dict[str, NDArray[np.float32]]  # [n, len(FORECAST_COLUMNS)] each, the champion first
+    forecasts: dict[str, evaluation.Forecasts]  # the champion first
     published: evaluation.Published  # of the champion
     pinball: NDArray[np.float64]  # [forecasters, k, horizons] of published quantiles at test rows, mean over levels
     last: NDArray[np.float64]  # [n, horizons] realised variance before
     rows: dict[int, NDArray[np.int64]]  # by part
 
     @property
-    def forecast(self) -> NDArray[np.float32]:
+    def said(self) -> evaluation.Forecasts:
         """The champion's."""
         return next(iter(self.forecasts.values()))
 
@@ -39,7 +39,7 @@ class Sample(NamedTuple):
         return realized
 
 
-def sample(series: data.Series, forecasts: dict[str, NDArray[np.float32]]) -> Sample:
+def sample(series: data.Series, forecasts: dict[str, evaluation.Forecasts]) -> Sample:
     """The rows of a series."""
     last = baselines.last_value(series)
     good = data.usable_rows(series) & np.isfinite(last).all(1) & last_of_second(series.clock_ns)

@@ -87,7 +87,7 @@ def variances(one: Sample, garch_variance: NDArray[np.float64], fitted: Candidat
     """What forecasters and BASELINES say at the test rows of one instrument: float64[models, k]."""
     rows, seconds = one.rows[data.TEST], HORIZONS[column]
     features, last = one.series.features[rows], one.last[rows, column]
-    told = [f[rows, evaluation.VOLATILITY[column]].astype(np.float64) ** 2 for f in one.forecasts.values()]
+    told = [f.forecast[rows, evaluation.VOLATILITY[column]].astype(np.float64) ** 2 for f in one.forecasts.values()]
     return np.stack(
         (
             *(np.maximum(own, baselines.LEAST_VARIANCE) for own in told),

@@ -171,7 +171,7 @@ class _Stage:
         """A new version of one of the models, each in its turn, for all workers."""
         models = Path(self._settings.worker.models)
         name = sorted(folder.name for folder in models.iterdir())[self._swapped % 3]
-        version = 2 + self._swapped // 3
+        version = 3 + self._swapped // 3  # above all that ship
         add_version(models, name, str(version), CHANGE**version)
         self._swapped += 1
         self._added.append(f"{name}@{version}")

@@ -22,13 +22,11 @@ def test_score_never_falls_when_a_component_rises(
 
 
 @given(loss, loss, st.floats(1.0, 10.0))
-def test_expected_shortfall_scales_with_the_position_and_rises_with_the_tail(
-    at_05: float, more: float, factor: float
-) -> None:
-    es = conformal.expected_shortfall(at_05, at_05 + more)
-    assert np.isclose(conformal.expected_shortfall(factor * at_05, factor * (at_05 + more)), factor * es)
-    assert conformal.expected_shortfall(at_05, at_05 + 2.0 * more) >= es
-    assert es >= at_05
+def test_var_scales_with_the_position_and_rises_with_the_tail(at_05: float, more: float, factor: float) -> None:
+    value_at_risk = conformal.tail_var(at_05, at_05 + more)
+    assert np.isclose(conformal.tail_var(factor * at_05, factor * (at_05 + more)), factor * value_at_risk)
+    assert conformal.tail_var(at_05, at_05 + 2.0 * more) >= value_at_risk
+    assert at_05 <= value_at_risk <= at_05 + more
 
 
 @given(st.lists(st.floats(0.0, 100.0), max_size=200))

@@ -33,7 +33,7 @@ def test_list_names_every_bundle() -> None:
 def test_show_takes_the_newest_version_by_number(tmp_path: Path) -> None:
     models = copied(tmp_path)
     for version in ("9", "10"):
-        text = (models / "gru" / "1" / "card.json").read_text().replace('"version": "1"', f'"version": "{version}"')
+        text = (models / "gru" / "2" / "card.json").read_text().replace('"version": "2"', f'"version": "{version}"')
         (models / "gru" / version).mkdir()
         (models / "gru" / version / "card.json").write_text(text)
     assert catalogue.find(models, "gru").card.version == "10"
@@ -41,14 +41,14 @@ def test_show_takes_the_newest_version_by_number(tmp_path: Path) -> None:
 
 
 def test_show_tells_metrics_with_their_spread() -> None:
-    done = CliRunner().invoke(cli.commands, ["models", "show", "gru@1", "--models", str(MODELS)])
-    qlike = read_card(MODELS / "gru" / "1" / "card.json").metrics["test"]["es_ticks.parquet"]["10s"]["qlike"]
+    done = CliRunner().invoke(cli.commands, ["models", "show", "gru@2", "--models", str(MODELS)])
+    qlike = read_card(MODELS / "gru" / "2" / "card.json").metrics["test"]["es_ticks.parquet"]["10s"]["qlike"]
     line = f"test / es_ticks.parquet / 10s / qlike: {qlike['shipped']:g} (seeds: {qlike['mean']:g} ± {qlike['sd']:g})"
     assert line in done.output
 
 
 def test_unknown_model_is_answered_with_those_there_are() -> None:
-    with pytest.raises(ModelMismatch, match=r"no model gru@7; there are .*gru@1"):
+    with pytest.raises(ModelMismatch, match=r"no model gru@7; there are .*gru@2"):
         catalogue.find(MODELS, "gru@7")
 
 
@@ -86,8 +86,19 @@ def test_committed_card_is_the_generated_one(folder: Path) -> None:
 
 
 def test_card_says_where_the_forecaster_loses_to_ewma() -> None:
-    card = read_card(MODELS / "gru" / "1" / "card.json")
+    card = read_card(MODELS / "gru" / "2" / "card.json")
     fails = cards.markdown(card).split("## Where it fails")[1].split("## ")[0]
     for named in card.metrics["qlike_not_below_ewma"]:
         file, horizon = named.rsplit(" ", 1)
         assert f"{file}, {horizon}: QLIKE" in fails
+
+
+@pytest.mark.parametrize(("own", "shown"), [(-6.5, "| **-6.5000** | -6.0000 |"), (-5.5, "| -5.5000 | **-6.0000** |")])
+def test_card_says_where_an_exponential_tail_is_no_worse_than_its_own_shortfall(own: float, shown: str) -> None:
+    card = read_card(MODELS / "gru" / "2" / "card.json")
+    ten = card.metrics["test"]["es_ticks.parquet"]["10s"]
+    changed = ten | {"fissler_ziegel": own, "fissler_ziegel_exponential_tail": -6.0}
+    card.metrics["test"] = {"es_ticks.parquet": {"10s": changed}}
+    told, fails = cards.markdown(card).split("## Where it fails")
+    assert f"| es_ticks.parquet | 10s {shown}" in told
+    assert ("es_ticks.parquet, 10s: FZ0 of its ES, -5.5000, is not below -6.0000" in fails) == (own > -6.0)

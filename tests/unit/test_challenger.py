@@ -21,7 +21,7 @@ from tests.unit.test_metrics import read
 
 SETTINGS = Settings(features=Features(warm_ticks=5, warm_seconds=1.0))
 ALL = np.zeros(1, np.int32)  # the first instrument is watched
-LOADED = inference.load_bundle(Path(DEFAULT_MODELS) / "gru" / "1")
+LOADED = inference.load_bundle(Path(DEFAULT_MODELS) / "gru" / "2")
 
 
 class FakeChallenger:
@@ -38,13 +38,13 @@ class FakeChallenger:
 
     def run(
         self, features: NDArray[np.float32], packed: Packing, hidden: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
         """See `Challenger.run`."""
         self.asked += len(features)
         if self.error is not None:
             raise self.error
-        forecast, state = forecast_of(features, packed, hidden)
-        return forecast.astype(np.float64) * self.factor, state
+        forecast, shortfall, state = forecast_of(features, packed, hidden)
+        return forecast.astype(np.float64) * self.factor, shortfall * np.float32(self.factor), state
 
 
 def ticks(first: int, last: int) -> list[bytes]:
@@ -121,8 +121,9 @@ def test_the_shipped_forecaster_alone_says_what_it_says_among_the_heads(monkeypa
     def noting(*given: Any) -> inference.Inference:
         answered = plain(*given)
         features, _, packed, hidden = given
-        forecast, state = alone.run(features, packed, hidden)
+        forecast, shortfall, state = alone.run(features, packed, hidden)
         assert np.array_equal(forecast, answered.forecast.astype(np.float64))
+        assert np.array_equal(shortfall, answered.shortfall)
         assert np.array_equal(state, answered.hidden)
         raw.append(answered.forecast)
         return answered

@@ -17,7 +17,7 @@ from stream.errors import TapewatchError
 from stream.messages import QUANTILE_LEVELS
 from tests.bundles import add_kind, add_version
 from tests.training_data import sample, write_sample
-from training import baselines, cli, comparison, data, report, samples, volatility
+from training import baselines, cli, comparison, data, evaluation, report, samples, simulation, volatility
 
 MODELS = ROOT / "models"
 SECOND = data.SECOND
@@ -28,16 +28,18 @@ def made_dataset(**columns: Any) -> data.Dataset:
     return sample()._replace(**columns)
 
 
-def plain_forecast(one: data.Series) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The instrument's own EWMA and quantiles of a normal law with it."""
+def plain_forecast(one: data.Series) -> evaluation.Forecasts:
+    """The instrument's own EWMA, quantiles and ES of a normal law with it."""
     out = np.zeros((len(one.clock_ns), len(FORECAST_COLUMNS)), np.float32)
     z = (-2.326348, -1.644854, 0.0, 1.644854, 2.326348)
+    shortfall = np.zeros((len(one.clock_ns), 2), np.float32)
     for column, seconds in enumerate((10, 60)):
         volatility = np.sqrt(baselines.ewma(one.features, 300)[:, column])
         out[:, FORECAST_COLUMNS.index(f"volatility_{seconds}s")] = volatility
         for k, level in enumerate(QUANTILE_LEVELS):
             out[:, FORECAST_COLUMNS.index(f"quantile_{round(level * 100):02d}_{seconds}s")] = z[k] * volatility
-    return out
+        shortfall[:, column] = 2.3378 * volatility  # E[Z | Z > z_0.975]
+    return evaluation.Forecasts(out, shortfall)
 
 
 def test_diebold_mariano_without_lags_is_the_t_statistic() -> None:
@@ -80,11 +82,22 @@ def test_last_tick_of_each_second_is_taken() -> None:
 
 
 def test_forecast_tail_is_the_workers() -> None:
-    # Losses of 3 with 1 % and 1 with 5 %: b = 2 / log 5; VaR 97.5 % is 1 + b log 2, ES one b more.
-    tail = comparison.forecast_tail(np.array([[-3.0, -1.0, 0.0, 1.0, 3.0]]))
-    b = 2.0 / math.log(5.0)
-    assert (tail.var_99[0], tail.var_975[0]) == pytest.approx((3.0, 1 + b * math.log(2)))
-    assert tail.es_975[0] == pytest.approx(1 + b * math.log(2) + b)
+    # Losses of 3 with 1 % and 1 with 5 %: b = 2 / log 5; VaR 97.5 % is 1 + b log 2.
+    quantiles = np.tile([-3.0, -1.0, 0.0, 1.0, 3.0], (2, 1))
+    tail = comparison.forecast_tail(quantiles, np.array([5.0, 1.0]))
+    value_at_risk = 1 + 2.0 / math.log(5.0) * math.log(2)
+    assert tail.var_99.tolist() == [3.0, 3.0]
+    assert tail.var_975.tolist() == pytest.approx([value_at_risk] * 2)
+    assert tail.es_975.tolist() == pytest.approx([5.0, value_at_risk])
+
+
+def test_exponential_shortfall_is_exact_for_an_exponential_loss_and_near_for_a_normal_one() -> None:
+    # P(loss > x) = exp(-x): VaR 97.5 % is log 40, and the mean beyond it one more.
+    exponential = -np.log([100.0, 20.0, 2.0, 1.0, 1.0])
+    normal = np.array([-2.3263, -1.6449, 0.0, 1.6449, 2.3263])
+    assert baselines.value_at_risk(exponential) == pytest.approx(math.log(40.0))
+    assert baselines.exponential_shortfall(exponential) == pytest.approx(math.log(40.0) + 1.0)
+    assert baselines.exponential_shortfall(normal) == pytest.approx(2.3378, rel=0.02)
 
 
 def test_coverage_of_a_hundred_by_hand() -> None:
@@ -95,6 +108,18 @@ def test_coverage_of_a_hundred_by_hand() -> None:
     # Of 100 at 5 % there are 1 to 10 in 95 % of cases, at 50 % 40 to 60.
     assert (found[1].low, found[1].high, found[2].low, found[2].high) == pytest.approx((0.01, 0.10, 0.40, 0.60))
     assert [one.inside for one in found] == [True, True, True, False, True]
+
+
+def test_tails_have_a_loss_of_var_and_shortfall_where_one_is_published() -> None:
+    """VaR 2, ES 4: FZ0 is 2/4 + log 4 - 1, and (3 - 2) / (0.025 * 4) more for each second return, a loss of 3."""
+    tail = simulation.Tail(*(np.full(200, value) for value in (3.0, 2.0, 4.0)))
+    nothing = np.zeros((200, 5))
+    returns = np.tile([0.0, -3.0], 100)
+    tested = comparison.Tested(returns, nothing, nothing, {}, {comparison.CHAMPION: tail})
+    (found,) = comparison.tails(tested, with_shortfall=True)
+    assert found.fissler_ziegel == pytest.approx(0.5 + math.log(4.0) - 1.0 + 5.0)
+    (found,) = comparison.tails(tested, with_shortfall=False)
+    assert found.fissler_ziegel is None
 
 
 def test_direction_counts_only_moves() -> None:
@@ -142,7 +167,7 @@ def test_evaluate_compares_all_forecasters_of_a_folder_the_champion_first(tmp_pa
     file = write_sample(tmp_path / "ltc.parquet", 40_000)
     models = Path(shutil.copytree(MODELS, tmp_path / "models"))
     add_kind(models, "lstm")
-    add_version(models, "lstm", "2")
+    add_version(models, "lstm", "3")
     roles.write(models, roles.Roles("lstm"))
     done = CliRunner().invoke(cli.evaluate, [str(models), str(file), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
@@ -151,7 +176,7 @@ def test_evaluate_compares_all_forecasters_of_a_folder_the_champion_first(tmp_pa
         *("report.md", "report.json", "qlike.svg", "qlike.png", "coverage.svg", "coverage.png")
     }
     told = json.loads((written / "report.json").read_bytes())
-    assert told["forecasters"] == ["lstm@2", "gru@1"]
+    assert told["forecasters"] == ["lstm@3", "gru@2"]
     together, alone = (one["horizons"][0] for one in told["instruments"])
     listed = [*told["forecasters"], *volatility.BASELINES]
     assert [one["model"] for one in together["volatility"]] == [one["model"] for one in together["paths"]["models"]]
@@ -166,11 +191,11 @@ def test_evaluate_compares_all_forecasters_of_a_folder_the_champion_first(tmp_pa
         assert sum(group["rows"] for group in parted["groups"]) <= together["rows"]
         assert all(list(group["qlike"]) == listed for group in parted["groups"])
     text = (written / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("# lstm@2, gru@1 on ltc.parquet")
+    assert text.startswith("# lstm@3, gru@2 on ltc.parquet")
     assert "In the 90% model confidence set: " in text
     overview = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "(ltc/report.md)" in overview
-    assert "| file | horizon | rows | lstm@2 | gru@1 | last value |" in overview
+    assert "| file | horizon | rows | lstm@3 | gru@2 | last value |" in overview
 
 
 def test_losses_of_one_second_are_summed_before_they_are_compared() -> None:

@@ -36,6 +36,10 @@ class Published(NamedTuple):
         return np.stack([tails[0], tails[1], median, tails[2], tails[3]], 1)
 
 
+TAIL = 1.0 / math.log(5.0)  # of the model's losses of 1 and 2 %, in per cent: exponential with this mean beyond
+VALUE_AT_RISK, SHORTFALL = 0.01 * (1.0 + TAIL * math.log(2.0)), 0.01 * (1.0 + TAIL * math.log(2.0) + TAIL)
+
+
 def model(count: int, scale: float = 1.0) -> NDArray[np.float64]:
     """A forecast that says quantiles of 2 and 1 % on each side of 0."""
     forecast = np.zeros((count, len(FORECAST_COLUMNS)))
@@ -52,6 +56,7 @@ def publish(
     rules: ConformalRules = RULES,
     state: NDArray[np.void] | None = None,
     forecast: NDArray[np.float64] | None = None,
+    model_shortfall: float = SHORTFALL,
 ) -> Published:
     count = len(seconds)
     state = conformal.new_state(1) if state is None else state
@@ -63,6 +68,7 @@ def publish(
         np.exp(np.array(log_price, float)),
         np.full(count, warming),
         forecast,
+        np.full((count, len(HORIZONS)), model_shortfall, np.float32),
         rules,
         GAP_NS,
     )
@@ -77,7 +83,8 @@ def follow(
     steps[1::2] += seconds - 0.001  # the price moves just before the horizon's end
     prices = np.zeros(2 * len(returns))
     prices[1:] = np.cumsum(returns).repeat(2)[:-1]
-    found = publish(steps, prices, rules=rules, forecast=model(2 * len(returns), scale))
+    forecast = model(2 * len(returns), scale)
+    found = publish(steps, prices, rules=rules, forecast=forecast, model_shortfall=scale * SHORTFALL)
     return Published(found.forecast[::2], found.shortfall[::2], found.state)
 
 
@@ -88,7 +95,26 @@ def scales(published: Published, horizon: int) -> list[float]:
 def test_a_new_instrument_publishes_what_the_model_says() -> None:
     found = publish([0.0], [0.0])
     np.testing.assert_array_equal(found.forecast, model(1))
-    assert found.shortfall[0] == pytest.approx(conformal.expected_shortfall(0.01, 0.02))
+    assert found.shortfall[0] == pytest.approx(SHORTFALL)
+    # Beyond the VaR it is the model's own; one below it is none.
+    assert publish([0.0], [0.0], model_shortfall=0.07).shortfall[0] == pytest.approx(0.07)
+    assert publish([0.0], [0.0], model_shortfall=0.001).shortfall[0] == pytest.approx(VALUE_AT_RISK)
+
+
+def test_shortfall_is_the_published_var_and_the_scaled_excess_times_its_own_scale() -> None:
+    found = publish([0.0, 60.5], [0.0, 0.0], model_shortfall=0.03)  # the second tick ends a test without an exception
+    narrow_01, narrow_05 = 0.02 * math.exp(-0.01 * RULES.step), 0.01 * math.exp(-0.05 * RULES.step)
+    value_at_risk = narrow_05 + (narrow_01 - narrow_05) * TAIL * math.log(2.0)
+    excess = (0.03 - VALUE_AT_RISK) * math.exp(-0.01 * RULES.step)
+    own = math.exp(-0.025 * RULES.step)
+    assert found.shortfall == pytest.approx([0.03, (value_at_risk + excess) * own])
+
+
+def test_shortfall_never_lies_below_the_published_var() -> None:
+    state = conformal.new_state(1)
+    publish([0.0], [0.0], state=state)
+    state["shortfall_scale"] = 0.25
+    assert publish([1.0], [0.0], state=state).shortfall[0] == pytest.approx(VALUE_AT_RISK)
 
 
 def test_nothing_is_learned_before_the_horizon_is_over() -> None:
@@ -185,18 +211,12 @@ def test_returns_of_a_coarse_price_step_keep_their_share_of_exceptions() -> None
     assert found.state["scale"][0, TEN, [LOWER_01, UPPER_99]] == pytest.approx([0.6, 0.6], abs=0.1)
 
 
-def test_expected_shortfall_of_a_normal_forecast() -> None:
-    exact = 2.3378  # E[Z | Z > z_0.975]
-    assert conformal.expected_shortfall(1.6449, 2.3263) == pytest.approx(exact, rel=0.02)
-
-
-def test_tail_of_an_exponential_loss_is_exact() -> None:
-    # P(loss > x) = exp(-x): VaR 97.5 % is log 40, and the mean beyond it one more.
+def test_var_of_an_exponential_loss_is_exact() -> None:
+    # P(loss > x) = exp(-x): VaR 97.5 % is log 40.
     assert conformal.tail_var(math.log(20.0), math.log(100.0)) == pytest.approx(math.log(40.0))
-    assert conformal.expected_shortfall(math.log(20.0), math.log(100.0)) == pytest.approx(math.log(40.0) + 1.0)
 
 
 def test_a_forecast_without_losses_has_no_shortfall() -> None:
     gain = model(1)
     gain[:, COLUMNS[SIXTY]] = [0.03, 0.01, 0.02, 0.04, 0.05]
-    assert publish([0.0], [0.0], forecast=gain).shortfall[0] == 0.0
+    assert publish([0.0], [0.0], forecast=gain, model_shortfall=-0.01).shortfall[0] == 0.0

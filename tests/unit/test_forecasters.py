@@ -19,11 +19,11 @@ from stream.config import DEFAULT_MODELS
 from stream.core.features import INDEX
 from stream.core.packing import new_scratch, pack
 from stream.core.results import FORECAST_COLUMNS
-from stream.messages import HORIZONS
+from stream.messages import HORIZONS, QUANTILE_LEVELS
 from tests import ticks
 from tests.graphs import words
 from tests.training_data import sample, write_sample
-from training import data, export, forecaster
+from training import baselines, data, evaluation, export, forecaster
 from training.forecasters.contract import Forecaster, Kind
 
 TICKS = 600
@@ -75,24 +75,33 @@ def rows(count: int = TICKS) -> NDArray[np.float32]:
     return features
 
 
-def run_onnx(kind: Kind, cuts: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Forecasts of TICKS ticks of INSTRUMENTS instruments, in chunks that end at `cuts`, and the state at the end."""
+def run_onnx(kind: Kind, cuts: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Forecasts and ES of TICKS ticks of INSTRUMENTS instruments, in chunks that end at `cuts`, and the last state."""
     state = np.zeros((INSTRUMENTS, network(kind).state_width), np.float32)
     features, scratch, parts = rows(), new_scratch(INSTRUMENTS), []
     for first, last in pairwise([0, *cuts, TICKS]):
         packing = pack(SLOTS[first:last], scratch)
         feed = {name: values for name, values in packing._asdict().items() if name != "slots"}
-        forecast, state[packing.slots] = session(kind).run(
-            ["forecast", "hidden_out"], feed | {"features": features[first:last], "hidden": state[packing.slots]}
+        *said, state[packing.slots] = session(kind).run(
+            ["forecast", "shortfall", "hidden_out"],
+            feed | {"features": features[first:last], "hidden": state[packing.slots]},
         )
-        parts.append(forecast)
-    return np.concatenate(parts), state
+        parts.append(said)
+    forecast, shortfall = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return forecast, shortfall, state
+
+
+def walked(net: Forecaster, features: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forecasts, the ES behind them, and the last state: `sequence` with both in one tensor."""
+    forecast, shortfall, after = net.sequence(features, state)
+    return torch.cat((forecast, shortfall), -1), after
 
 
 @every_kind
 def test_shapes_and_units(kind: Kind) -> None:
-    forecast, state = run_onnx(kind, [])
+    forecast, shortfall, state = run_onnx(kind, [])
     assert forecast.shape == (TICKS, len(FORECAST_COLUMNS))
+    assert shortfall.shape == (TICKS, len(HORIZONS))
     assert state.shape == (INSTRUMENTS, network(kind).state_width)
     column = {name: forecast[:, k] for k, name in enumerate(FORECAST_COLUMNS)}
     for horizon in HORIZONS:
@@ -101,15 +110,18 @@ def test_shapes_and_units(kind: Kind) -> None:
 
 
 @every_kind
-def test_quantiles_cannot_cross_whatever_the_weights(kind: Kind) -> None:
+def test_quantiles_cannot_cross_and_shortfall_lies_beyond_var_whatever_the_weights(kind: Kind) -> None:
     for seed in range(5):
         net = network(kind, seed)
         with torch.no_grad():
-            forecast = net.sequence(torch.from_numpy(rows(300))[:, None], torch.zeros(1, net.state_width))[0][:, 0]
-        for horizon in HORIZONS:
-            names = [f"quantile_{level}_{horizon}s" for level in ("01", "05", "50", "95", "99")]
-            quantiles = forecast[:, [FORECAST_COLUMNS.index(name) for name in names]].numpy()
-            assert (np.diff(quantiles, axis=1) >= 0).all()
+            said = net.sequence(torch.from_numpy(rows(300))[:, None], torch.zeros(1, net.state_width))
+        forecast, shortfall = (values[:, 0].double().numpy() for values in said[:2])
+        quantiles = forecast[:, np.array(evaluation.QUANTILES)]
+        assert (np.diff(quantiles, axis=2) >= 0).all()
+        # The VaR 97.5 % is computed anew from rounded quantiles, so it may differ by the last digit of a float32.
+        widest = np.abs(quantiles).max(2)
+        assert (shortfall >= baselines.value_at_risk(quantiles) - 1e-6 * widest).all()
+        assert (shortfall >= -quantiles[:, :, QUANTILE_LEVELS.index(0.05)] - 1e-6 * widest).all()
 
 
 @every_kind
@@ -117,7 +129,7 @@ def test_constant_prices_without_side_give_finite_forecasts(kind: Kind) -> None:
     features = ticks.compute(ticks.columns([0.5 * k for k in range(300)], [7.0] * 300)).features
     net = network(kind)
     with torch.no_grad():
-        forecast, state = net.sequence(torch.from_numpy(features)[:, None], torch.zeros(1, net.state_width))
+        forecast, state = walked(net, torch.from_numpy(features)[:, None], torch.zeros(1, net.state_width))
     assert torch.isfinite(forecast).all()
     assert torch.isfinite(state).all()
 
@@ -128,15 +140,16 @@ def test_packed_ticks_forecast_as_lanes_do(kind: Kind) -> None:
     net = network(kind)
     features = torch.from_numpy(rows())
     state = torch.zeros(INSTRUMENTS, net.state_width)
-    packed, scratch = torch.zeros(TICKS, len(FORECAST_COLUMNS)), new_scratch(INSTRUMENTS)
+    packed, scratch = torch.zeros(TICKS, len(FORECAST_COLUMNS) + len(HORIZONS)), new_scratch(INSTRUMENTS)
     with torch.no_grad():
         for first, last in pairwise([0, 1, 40, 75, 400, TICKS]):
             packing = pack(SLOTS[first:last], scratch)
             at = [torch.from_numpy(values) for values in packing[1:]]
-            packed[first:last], state[packing.slots] = net(features[first:last], *at, state[packing.slots])
+            *said, state[packing.slots] = net(features[first:last], *at, state[packing.slots])
+            packed[first:last] = torch.cat(said, 1)
         for instrument in range(INSTRUMENTS):
             mine = torch.from_numpy(instrument == SLOTS)
-            alone, after = net.sequence(features[mine][:, None], torch.zeros(1, net.state_width))
+            alone, after = walked(net, features[mine][:, None], torch.zeros(1, net.state_width))
             assert torch.allclose(packed[mine], alone[:, 0], rtol=1e-4, atol=1e-6)
             assert torch.allclose(state[instrument], after[0], rtol=1e-4, atol=1e-5)
 
@@ -146,10 +159,10 @@ def test_lanes_cut_in_time_go_on_from_the_state(kind: Kind) -> None:
     net = network(kind)
     lanes = torch.from_numpy(rows().reshape(100, 6, -1))
     with torch.no_grad():
-        whole, after = net.sequence(lanes, torch.zeros(6, net.state_width))
+        whole, after = walked(net, lanes, torch.zeros(6, net.state_width))
         state, parts = torch.zeros(6, net.state_width), []
         for piece in torch.split(lanes, [3, 40, 57]):
-            part, state = net.sequence(piece, state)
+            part, state = walked(net, piece, state)
             parts.append(part)
     assert torch.allclose(torch.cat(parts), whole, rtol=1e-4, atol=1e-6)
     assert torch.allclose(state, after, rtol=1e-4, atol=1e-5)
@@ -162,8 +175,8 @@ def test_forecast_depends_on_earlier_ticks_of_the_instrument_alone(kind: Kind) -
     changed = lanes.clone()
     changed[30, 0] += 0.5
     with torch.no_grad():
-        plain, _ = net.sequence(lanes, torch.zeros(2, net.state_width))
-        other, _ = net.sequence(changed, torch.zeros(2, net.state_width))
+        plain, _ = walked(net, lanes, torch.zeros(2, net.state_width))
+        other, _ = walked(net, changed, torch.zeros(2, net.state_width))
     assert torch.equal(plain[:30], other[:30]), "what is to come changes nothing before"
     assert torch.equal(plain[:, 1], other[:, 1]), "instruments do not see each other"
     assert not torch.equal(plain[31:37, 0], other[31:37, 0]), "the past is carried on"
@@ -210,8 +223,8 @@ def test_forecast_scales_with_the_instrument(kind: Kind) -> None:
             scaled[:, column] *= 10
     start = torch.zeros(1, net.state_width, dtype=torch.double)
     with torch.no_grad():
-        plain = net.sequence(plain_rows[:, None], start)[0]
-        large = net.sequence(scaled[:, None], start)[0]
+        plain, _ = walked(net, plain_rows[:, None], start)
+        large, _ = walked(net, scaled[:, None], start)
     up = [FORECAST_COLUMNS.index(f"probability_up_{h}s") for h in HORIZONS]
     expected = plain * 10
     expected[..., up] = plain[..., up]
@@ -237,13 +250,13 @@ def test_bundle_runs_in_the_pipeline_and_chunks_change_no_byte(kind: Kind, tmp_p
     models = tmp_path / "models"
     for name, copy in (("wgan", "wgan"), ("dqn", "dqn"), ("gru", kind)):
         shutil.copytree(Path(DEFAULT_MODELS) / name, models / copy)
-    folder = models / kind / "1"
+    folder = models / kind / "2"
     (folder / "model.onnx").write_bytes(graph(kind))
     card = inference.read_card(folder / "card.json")
     sha256 = hashlib.sha256(graph(kind)).hexdigest()
     changed = msgspec.structs.replace(card, name=kind, sha256=sha256, hidden_size=network(kind).state_width)
     (folder / "card.json").write_bytes(msgspec.json.encode(changed))
-    assert inference.load(models).names[0] == f"{kind}@1"
+    assert inference.load(models).names[0] == f"{kind}@2"
     file = write_sample(tmp_path / "ltc.parquet", 2_000)
     outs: list[Path] = []
     for chunk_ticks in (1_999, 64):

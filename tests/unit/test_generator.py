@@ -92,7 +92,7 @@ def test_what_a_generator_cannot_do_is_refused(shipped: Generator, tmp_path: Pat
     with pytest.raises(ModelMismatch, match="holds no generator"):
         generator.newest(tmp_path)
     with pytest.raises(ModelMismatch, match="only a generator makes trades"):
-        Generator(MODELS / "gru" / "1")
+        Generator(MODELS / "gru" / "2")
     done = CliRunner().invoke(cli.commands, ["simulate", "--volatility", "2", "--out", str(tmp_path / "a.csv")])
     assert done.exit_code == 2
     assert "are for --generator" in done.output

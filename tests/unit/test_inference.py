@@ -18,6 +18,7 @@ from stream.core.packing import new_scratch, pack
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import ModelMismatch
 from stream.messages import HORIZONS
+from tests.bundles import shipped
 
 
 @pytest.fixture
@@ -27,14 +28,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def edit_card(folder: Path, bundle: str, **changes: Any) -> None:
-    file = folder / bundle / "1" / "card.json"
+    file = shipped(folder, bundle) / "card.json"
     card = msgspec.json.decode(file.read_bytes()) | changes
     file.write_bytes(msgspec.json.encode(card))
 
 
 def edit_graph(folder: Path, name: str, change: Callable[[onnx.ModelProto], None]) -> None:
     """Change a graph and have its card agree with the new bytes."""
-    file = folder / name / "1" / "model.onnx"
+    file = shipped(folder, name) / "model.onnx"
     graph = onnx.load(str(file))
     change(graph)
     file.write_bytes(graph.SerializeToString())
@@ -62,8 +63,9 @@ def run(models: inference.Models, slots: list[int], seed: int = 0) -> inference.
 def test_models_that_ship_answer_every_tick() -> None:
     models = inference.load(Path(DEFAULT_MODELS))
     out = run(models, [0, 3, 0, 1, 3, 0, 0])
-    assert models.names == ("gru@1", "wgan@1", "dqn@1")
+    assert models.names == ("gru@2", "wgan@1", "dqn@1")
     assert out.forecast.shape == (7, len(FORECAST_COLUMNS))
+    assert out.shortfall.shape == (7, len(HORIZONS))
     assert out.hidden.shape == (3, models.hidden_size)
     assert out.score.shape == (7,)
     assert out.action_values.shape == out.rewards.shape == (7, 9)
@@ -97,7 +99,7 @@ def test_calibration_makes_a_probability_of_any_score() -> None:
 
 def test_newest_version_in_numeric_order_is_loaded(folder: Path) -> None:
     for version in ("9", "10"):
-        shutil.copytree(folder / "gru" / "1", folder / "gru" / version)
+        shutil.copytree(folder / "gru" / "2", folder / "gru" / version)
         file = folder / "gru" / version / "card.json"
         file.write_bytes(msgspec.json.encode(msgspec.json.decode(file.read_bytes()) | {"version": version}))
     assert inference.load(folder).names[0] == "gru@10"
@@ -119,7 +121,7 @@ def test_missing_graph_is_named(folder: Path) -> None:
 
 
 def test_changed_graph_is_told_by_its_hash(folder: Path) -> None:
-    file = folder / "gru" / "1" / "model.onnx"
+    file = folder / "gru" / "2" / "model.onnx"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -127,7 +129,7 @@ def test_changed_graph_is_told_by_its_hash(folder: Path) -> None:
 
 
 def test_corrupt_graph_is_refused_even_where_the_card_agrees(folder: Path) -> None:
-    file = folder / "gru" / "1" / "model.onnx"
+    file = folder / "gru" / "2" / "model.onnx"
     file.write_bytes(b"junk" * 100)
     edit_card(folder, "gru", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     assert "no ONNX graph" in refused(folder)
@@ -142,7 +144,7 @@ def test_truncated_graph_is_refused_even_where_the_card_agrees(folder: Path) -> 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"family": "forecaster"}', b'{"family": "oracle"}'])
 def test_unreadable_card_is_named(folder: Path, content: bytes) -> None:
-    (folder / "gru" / "1" / "card.json").write_bytes(content)
+    (folder / "gru" / "2" / "card.json").write_bytes(content)
     assert "card.json is not a model card" in refused(folder)
 
 
@@ -197,6 +199,16 @@ def test_graph_with_other_input_names_is_refused(folder: Path) -> None:
 
     edit_graph(folder, "dqn", rename)
     assert "has the inputs x, forecast; a policy has features, forecast" in refused(folder)
+
+
+def test_forecaster_without_a_shortfall_is_refused_and_the_message_names_it(folder: Path) -> None:
+    def forget(graph: onnx.ModelProto) -> None:
+        outputs = graph.graph.output
+        outputs.remove(next(output for output in outputs if output.name == "shortfall"))
+
+    edit_graph(folder, "gru", forget)
+    needed = "a forecaster has forecast, shortfall, hidden_out; missing: shortfall"
+    assert f"has the outputs forecast, hidden_out; {needed}" in refused(folder)
 
 
 def test_graph_of_other_width_is_refused(folder: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.forecasts import flat
 from tests.training_data import sample as dataset
 from training import data, paths, samples
 from training.paths import Measured
@@ -34,7 +35,7 @@ def test_band_ends_after_five_minutes() -> None:
 def made_sample() -> Sample:
     (one,) = dataset().series
     one = one._replace(realized_variance=one.realized_variance.copy())
-    return samples.sample(one, {"flat@1": np.full((len(one.clock_ns), 16), 1e-4, np.float32)})
+    return samples.sample(one, {"flat@1": flat(len(one.clock_ns))})
 
 
 def test_truth_is_like_itself_whatever_its_level_and_unit() -> None:

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stream.core.features import INDEX
+from tests.forecasts import flat
 from tests.training_data import sample as dataset
 from training import data, regimes, samples
 from training.samples import Sample
@@ -19,7 +20,7 @@ COLUMN = INDEX[FEATURE]
 def made_sample(training: list[float], test: list[float]) -> Sample:
     """A sample whose feature takes these values at its training and test rows."""
     (one,) = dataset().series
-    made = samples.sample(one, {"flat@1": np.full((len(one.clock_ns), 16), 1e-4, np.float32)})
+    made = samples.sample(one, {"flat@1": flat(len(one.clock_ns))})
     rows = {
         data.TRAIN: made.rows[data.TRAIN][: len(training)],
         data.VALIDATION: made.rows[data.VALIDATION],

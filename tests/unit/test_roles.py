@@ -93,18 +93,18 @@ def test_two_of_one_version_need_a_champion_and_the_message_says_how(folder: Pat
         with pytest.raises(ModelMismatch, match=r"two bundles of family forecaster .*`tapewatch models promote"):
             load(folder)
     run("promote", "lstm", "--models", str(folder))
-    assert inference.load(folder).names[0] == "lstm@1"
-    assert Library(folder).newest.names[0] == "lstm@1"
+    assert inference.load(folder).names[0] == "lstm@2"
+    assert Library(folder).newest.names[0] == "lstm@2"
 
 
 def test_list_shows_who_would_answer_and_who_would_be_scored(folder: Path) -> None:
-    assert run("challenge", "lstm@1", "--models", str(folder)) == 'challenger = "lstm@1"\n'
+    assert run("challenge", "lstm@2", "--models", str(folder)) == 'challenger = "lstm@2"\n'
     lines = {line.split()[0]: line.split()[1] for line in run("list", "--models", str(folder)).splitlines()[1:]}
-    assert lines["gru@1"] == lines["wgan@1"] == lines["dqn@1"] == "champion"
-    assert lines["lstm@1"] == "challenger"
-    assert run("promote", "--models", str(folder)) == 'champion = "lstm@1"\n'
-    assert run("challenge", "gru", "--models", str(folder)) == 'champion = "lstm@1"\nchallenger = "gru"\n'
-    assert run("challenge", "--none", "--models", str(folder)) == 'champion = "lstm@1"\n'
+    assert lines["gru@2"] == lines["wgan@1"] == lines["dqn@1"] == "champion"
+    assert lines["lstm@2"] == "challenger"
+    assert run("promote", "--models", str(folder)) == 'champion = "lstm@2"\n'
+    assert run("challenge", "gru", "--models", str(folder)) == 'champion = "lstm@2"\nchallenger = "gru"\n'
+    assert run("challenge", "--none", "--models", str(folder)) == 'champion = "lstm@2"\n'
 
 
 def test_what_cannot_have_a_role_gets_none(folder: Path) -> None:
@@ -114,7 +114,7 @@ def test_what_cannot_have_a_role_gets_none(folder: Path) -> None:
         catalogue.promote(folder, "dqn")
     with pytest.raises(ModelMismatch, match="holds no model mlp"):
         catalogue.challenge(folder, "mlp")
-    (folder / "lstm" / "1" / "model.onnx").write_bytes(b"half")
+    (folder / "lstm" / "2" / "model.onnx").write_bytes(b"half")
     with pytest.raises(ModelMismatch, match="has sha256"):
         catalogue.challenge(folder, "lstm")
     catalogue.promote(folder, "gru")
@@ -144,34 +144,34 @@ def test_while_a_worker_runs_the_roles_are_taken_up_like_a_bundle(folder: Path) 
     library = Library(folder)
     assert library.challenger is not None
     first = library.challenger
-    assert (library.newest.names[0], first.name) == ("gru@1", "lstm@1")
+    assert (library.newest.names[0], first.name) == ("gru@2", "lstm@2")
     library.look()
-    add_version(folder, "gru", "2")
+    add_version(folder, "gru", "3")
     library.look()
-    assert library.newest.names[0] == "gru@2"
+    assert library.newest.names[0] == "gru@3"
     assert library.challenger is first  # it goes on with what it carries
     catalogue.promote(folder, None)
     library.look()
-    assert (library.newest.names[0], challenger_of(library)) == ("lstm@1", "")
-    catalogue.challenge(folder, "gru@1")
+    assert (library.newest.names[0], challenger_of(library)) == ("lstm@2", "")
+    catalogue.challenge(folder, "gru@2")
     library.look()
-    assert challenger_of(library) == "gru@1"
+    assert challenger_of(library) == "gru@2"
     assert not library.refused
 
 
 def test_a_challenger_that_does_not_fit_is_refused_and_stops_nothing(folder: Path) -> None:
     roles.write(folder, Roles("gru", "lstm"))
-    (folder / "lstm" / "1" / "model.onnx").write_bytes(b"half")
+    (folder / "lstm" / "2" / "model.onnx").write_bytes(b"half")
     library = Library(folder)
-    assert library.newest.names[0] == "gru@1"
+    assert library.newest.names[0] == "gru@2"
     assert library.challenger is None
-    assert "has sha256" in library.refused[folder / "lstm" / "1"]
+    assert "has sha256" in library.refused[folder / "lstm" / "2"]
     roles.write(folder, Roles("gru", "mlp"))
     library.look()
     assert "there is no forecaster mlp that could be challenger" in library.refused[folder / roles.FILE]
     (folder / roles.FILE).write_text("champion = ")
     library.look()
-    assert library.newest.names[0] == "gru@1"
+    assert library.newest.names[0] == "gru@2"
     assert "it knows champion and challenger" in library.refused[folder]
 
 
@@ -180,7 +180,7 @@ def test_a_champion_that_is_not_there_leaves_the_one_in_force(folder: Path) -> N
     library = Library(folder)
     roles.write(folder, Roles("mlp"))
     library.look()
-    assert library.newest.names[0] == "gru@1"
+    assert library.newest.names[0] == "gru@2"
     assert "there is no forecaster mlp that could be champion" in library.refused[folder / roles.FILE]
     for load in (inference.load, Library):
         with pytest.raises(ModelMismatch, match="mlp"):

@@ -22,7 +22,7 @@ def test_quick_training_writes_bundles_that_load(tmp_path: Path) -> None:
         done = CliRunner().invoke(train, [*what, str(file), "--out", str(out), "--quick", "--seed", "3"])
         assert done.exit_code == 0, done.output
     models = inference.load(out)
-    assert models.names[:2] == ("mlp@1", "wgan@1")
+    assert models.names[:2] == ("mlp@2", "wgan@1")
     assert models.names[2] in ("dqn@1", "ppo@1"), "whichever is best on validation"
     assert not (out / checkpoints.FOLDER).exists()
     for card in models.cards:

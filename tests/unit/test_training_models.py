@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from scipy.stats import laplace
 from torch import nn
 
 from stream.core.features import INDEX, WINDOW
@@ -14,12 +15,13 @@ from stream.core.results import FORECAST_COLUMNS
 from stream.messages import HORIZONS
 from tests.graphs import words
 from tests.training_data import sample
-from training import data, evaluation, export, forecaster, gan
+from training import baselines, data, evaluation, export, forecaster, gan
 from training.forecasters.contract import Settings
-from training.forecasters.heads import Targets, losses
+from training.forecasters.heads import Targets, fissler_ziegel, losses
 from training.policy.network import Policy
 from training.policy.tape import Market
 
+LOWEST = [FORECAST_COLUMNS.index(f"quantile_{level}_{horizon}s") for level in ("01", "05") for horizon in HORIZONS]
 SMALL = Settings(rounds=3, lanes=8, segment=512, burn_in=32)
 
 
@@ -96,11 +98,54 @@ def test_losses_by_hand() -> None:
         forecast[0, FORECAST_COLUMNS.index(f"volatility_{horizon}s")] = 2.0
         forecast[0, FORECAST_COLUMNS.index(f"probability_up_{horizon}s")] = 0.5
     targets = Targets(torch.tensor([[4.0, 4.0]]), torch.tensor([[8.0, 8.0]]), torch.ones(1))
-    parts = losses(forecast, targets)
+    parts = losses(forecast, torch.tensor([[3.0, 5.0]]), targets)
     assert float(parts["qlike"]) == pytest.approx(np.log(4.0) + 2.0)
     assert float(parts["squared_error"]) == pytest.approx(4.0)  # two volatilities off
     assert float(parts["pinball"]) == pytest.approx(2.0 * 2.5)
     assert float(parts["cross_entropy"]) == pytest.approx(np.log(2.0))
+    # VaR 0, ES 1.5 and 2.5 volatilities, no loss: log ES - 1 of each.
+    assert float(parts["shortfall"]) == pytest.approx((np.log(1.5) + np.log(2.5)) / 2.0 - 1.0)
+
+
+def test_fissler_ziegel_by_hand() -> None:
+    """VaR 2, ES 4: without a loss beyond 2/4 + log 4 - 1; a loss of 3 costs (3 - 2) / (0.025 * 4) more."""
+    plain = 0.5 + np.log(4.0) - 1.0
+    returns = np.array([0.5, -2.0, -3.0])
+    value_at_risk, shortfall = np.full(3, 2.0), np.full(3, 4.0)
+    given = (torch.from_numpy(of) for of in (returns, value_at_risk, shortfall))
+    assert fissler_ziegel(*given).tolist() == pytest.approx([plain, plain, plain + 10.0])
+    assert baselines.fissler_ziegel(value_at_risk, shortfall, returns).tolist() == pytest.approx(
+        [plain, plain, plain + 10.0]
+    )
+
+
+def test_fissler_ziegel_is_least_at_the_true_var_and_shortfall() -> None:
+    """Of a Laplace law, whose VaR is log(0.5 / 0.025) and whose ES is one more; learned from a wrong start."""
+    returns = torch.from_numpy(laplace.ppf((np.arange(100_000) + 0.5) / 100_000))
+    given = torch.tensor([1.0, 1.5], dtype=torch.double, requires_grad=True)
+    optimizer = torch.optim.LBFGS([given], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> float:
+        optimizer.zero_grad()
+        value = fissler_ziegel(returns, given[0], given[1]).mean()
+        value.backward()  # type: ignore[no-untyped-call]
+        return float(value.detach())
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    assert given.tolist() == pytest.approx([np.log(20.0), np.log(20.0) + 1.0], rel=1e-3)
+
+
+def test_shortfall_moves_the_quantiles_too_and_never_the_volatility() -> None:
+    forecast = torch.full((1, len(FORECAST_COLUMNS)), 0.5, requires_grad=True)
+    with torch.no_grad():
+        forecast[0, LOWEST] = -1.0
+    shortfall = torch.full((1, len(HORIZONS)), 2.0, requires_grad=True)
+    parts = losses(forecast, shortfall, Targets(torch.full((1, 2), -3.0), torch.ones(1, 2), torch.ones(1)))
+    parts["shortfall"].backward()  # type: ignore[no-untyped-call]
+    assert forecast.grad is not None
+    assert shortfall.grad is not None
+    assert set(torch.nonzero(forecast.grad[0])[:, 0].tolist()) == set(LOWEST)
+    assert (shortfall.grad != 0).all()
 
 
 def test_ticks_that_do_not_count_change_no_loss() -> None:
@@ -108,15 +153,17 @@ def test_ticks_that_do_not_count_change_no_loss() -> None:
     forecast = torch.from_numpy(np.abs(rng.normal(0.3, 0.1, (4, len(FORECAST_COLUMNS)))).astype(np.float32))
     values = torch.rand(4, 2)
     weight = torch.tensor([1.0, 2.0, 0.0, 0.0])
-    whole = losses(forecast, Targets(values, values, weight))
-    part = losses(forecast[:2], Targets(values[:2], values[:2], weight[:2]))
+    shortfall = torch.tensor([[0.5, 0.6]]).expand(4, -1)
+    whole = losses(forecast, shortfall, Targets(values, values, weight))
+    part = losses(forecast[:2], shortfall[:2], Targets(values[:2], values[:2], weight[:2]))
     assert {k: float(v) for k, v in whole.items()} == pytest.approx({k: float(v) for k, v in part.items()})
 
 
 def test_evaluation_reports_finite_numbers_for_each_horizon() -> None:
     net, _ = forecaster.train(sample(), SMALL, 0)
     predicted = evaluation.forecasts(export.to_onnx(net, "forecaster"), sample().series, net.state_width)
-    assert predicted[0].shape == (20_000, len(FORECAST_COLUMNS))
+    assert predicted[0].forecast.shape == (20_000, len(FORECAST_COLUMNS))
+    assert predicted[0].shortfall.shape == (20_000, len(HORIZONS))
     (report,) = evaluation.evaluate(sample().series, predicted).values()
     for horizon in HORIZONS:
         numbers = report[f"{horizon}s"]

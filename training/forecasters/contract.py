@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True):
     clip: float = 1.0
     averaging: float = 0.99  # of the weights over updates; the average is what is validated and kept
     pinball: float = 1.0
+    shortfall: float = 0.05  # FZ0: its gradients, 40 / ES where a loss exceeds the VaR, are the heaviest
     squared_error: float = 0.05
     cross_entropy: float = 0.2
 
@@ -63,7 +64,7 @@ class Forecaster(nn.Module, ABC):
 
     def forward(
         self, features: Tensor, pack: Tensor, rest: Tensor, carry: Tensor, unpack: Tensor, last: Tensor, hidden: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Forecasts of a chunk's ticks.
 
         Parameters
@@ -76,19 +77,22 @@ class Forecaster(nn.Module, ABC):
         Returns
         -------
         forecast : float32[n, len(FORECAST_COLUMNS)]
+        shortfall : float32[n, len(HORIZONS)]
+            ES 97.5 %, log return of a loss.
         hidden_out : float32[m, state_width]
         """
         inputs = self.normalise(features)
         states, hidden_out = self.walk_packed(inputs, Packed(pack, rest, carry, unpack, last), hidden)
-        return self.heads(features, inputs, states), hidden_out
+        return *self.heads(features, inputs, states), hidden_out
 
-    def sequence(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def sequence(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same on lanes of equal length, for training: float32[steps, lanes, len(FEATURES)]."""
         steps, lanes, _ = features.shape
         flat = features.reshape(steps * lanes, -1)
         inputs = self.normalise(flat)
         states, last = self.walk_lanes(inputs.reshape(steps, lanes, -1), hidden)
-        return self.heads(flat, inputs, states.reshape(steps * lanes, -1)).reshape(steps, lanes, -1), last
+        forecast, shortfall = self.heads(flat, inputs, states.reshape(steps * lanes, -1))
+        return forecast.reshape(steps, lanes, -1), shortfall.reshape(steps, lanes, -1), last
 
     @abstractmethod
     def walk_packed(self, inputs: Tensor, at: Packed, hidden: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,8 +53,8 @@ class Scorer:
         if not len(found.row):
             return None
         slot_column = np.array([slot], np.int32)
-        raw, state.hidden[[slot]] = self._forecaster.run(
-            ["forecast", "hidden_out"],
+        raw, tail, state.hidden[[slot]] = self._forecaster.run(
+            ["forecast", "shortfall", "hidden_out"],
             {"features": found.features, "hidden": state.hidden[[slot]], **ONE_STEP},
         )
         (score,) = self._critic.run(["critic_score"], {"features": found.features, "window": found.window})
@@ -68,6 +68,7 @@ class Scorer:
             np.array([tick["price"]], np.float64),
             found.context[:, WARMING] != 0.0,
             forecast,
+            tail,
             self._conformal_rules,
             self._rules.session_gap_ns,
         )
