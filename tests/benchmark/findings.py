@@ -1,7 +1,8 @@
 """All that was found, as JSON: each part with the machine, the date and the commit it was taken at."""
 
+import math
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -34,6 +35,7 @@ class Findings(msgspec.Struct):
     recovery: list[Recovered] | None = None
 
 
+RATES: Final = ("ticks_per_second", "ticks_per_cpu_second")
 PARTS: Final = tuple(name for name in Findings.__struct_fields__ if name != "taken")
 
 
@@ -45,7 +47,16 @@ def merged(old: Findings, new: Findings) -> Findings:
 
 def read(file: Path) -> Findings:
     """What `write` wrote; nothing at all where there is no such file. ValueError if it is something else."""
-    return msgspec.json.decode(file.read_bytes(), type=Findings, strict=False) if file.exists() else Findings()
+    if not file.exists():
+        return Findings()
+    return msgspec.convert(_with_nan(msgspec.json.decode(file.read_bytes())), Findings, strict=False)
+
+
+def _with_nan(value: Any) -> Any:
+    """JSON has no NaN: null where a rate stands is one that could not be measured."""
+    if isinstance(value, dict):
+        return {key: math.nan if one is None and key in RATES else _with_nan(one) for key, one in value.items()}
+    return [_with_nan(one) for one in value] if isinstance(value, list) else value
 
 
 def write(findings: Findings, file: Path) -> None:

@@ -204,8 +204,10 @@ def test_a_topic_that_stays_away_stops_the_worker_with_its_name(
         feed.send(200)
     eventually(lambda: not worker.running, 60.0)
     assert f"topic {topic} is not there any more" in ended(worker)
-    if role != "ticks":
+    if role == "actions":
         assert committed(settings) == 200
+    if role == "state":  # between two snapshots nothing needs it: answers go on, and may be committed
+        answered(settings, feed.sent)
 
 
 @pytest.mark.faults

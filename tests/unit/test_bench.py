@@ -1,5 +1,6 @@
 """What the benchmark makes of clocks and counters: schedules, lag after a burst, quantiles, and what is kept."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,6 +82,16 @@ def test_parts_that_were_measured_again_replace_those_that_were_kept(tmp_path: P
 
 def test_nothing_is_kept_where_no_file_is(tmp_path: Path) -> None:
     assert findings.read(tmp_path / "absent.json") == findings.Findings()
+
+
+def test_a_rate_of_too_few_ticks_is_kept_as_one_that_is_not_known(tmp_path: Path) -> None:
+    run = Run(math.nan, math.nan, [20, 20, 20])
+    file = tmp_path / "found.json"
+    findings.write(findings.Findings(peers=[Drained("naive", "worker", 1, 20, [run])]), file)
+    (peer,) = findings.read(file).peers or []
+    assert math.isnan(peer.runs[0].ticks_per_second)
+    assert math.isnan(peer.runs[0].ticks_per_cpu_second)
+    assert peer.runs[0].results == [20, 20, 20]
 
 
 def test_every_part_has_tables() -> None:
