@@ -68,7 +68,8 @@ class Worker(_Section, frozen=True):
     fetch_max_wait_ms: Annotated[int, Meta(ge=1, le=5000)] = 5
     fetch_max_bytes: Annotated[int, Meta(ge=1024)] = 524_288  # a partition and fetch
     message_max_bytes: Annotated[int, Meta(ge=256)] = 65_536  # a longer message is refused undecoded
-    chunks_in_flight: Annotated[int, Meta(ge=1, le=64)] = 4  # a partition; bounds memory when the broker is slow
+    # On their way to the broker, of a partition; bounds memory when it is slow. Four times as many with exactly_once.
+    chunks_in_flight: Annotated[int, Meta(ge=1, le=64)] = 4
     # At most one prediction, risk and action an instrument in so many ms, the newest; 0: one for every tick.
     conflate_ms: Annotated[int, Meta(ge=0, le=5000)] = 0
     commit_interval_seconds: Positive = 1.0
