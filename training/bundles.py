@@ -141,7 +141,8 @@ FORECASTER_NOTES: Final = [
     "qlike is log s^2 + rv / s^2, lower is better, with variances of at least (0.1 bp)^2; qlike_ewma is RiskMetrics on "
     "the 1 s grid with the time constant that is best on the validation part of the same file. pinball is the sum "
     "over the five levels over the mean absolute return; pinball_normal_ewma scales normal quantiles by that EWMA. "
-    "accuracy is over ticks after which the price differs.",
+    "accuracy is over ticks after which the price differs; the calibration error of probability_up over all: its mean "
+    "distance from the share of rises, in ten bins of as many ticks each.",
     "fissler_ziegel is the FZ0 loss of VaR and ES 97.5 % (Patton, Ziegel and Chen 2019, eq. 6), lower is better, with "
     "an ES of at least 0.1 bp: of the forecaster's own ES, and, with the same VaR, of the one that an exponential tail "
     "beyond its quantiles of 5 and 1 % has.",

@@ -135,10 +135,14 @@ def _forecaster(card: Card) -> Iterator[str]:
             f"{n['qlike_last_value']:.4g}",
             *_better(n["pinball"], n["pinball_normal_ewma"]),
             f"{_spread(n['accuracy'], '.3f')} / {n['accuracy_majority']:.3f}",
+            _spread(n["calibration_error"], ".3f"),
         ]
         for file, horizon, n in _horizons(card)
     ]
-    head = ("file", "horizon", "ticks", "QLIKE", "EWMA's", "last value's", "pinball", "EWMA's", "accuracy / majority")
+    head = (
+        *("file", "horizon", "ticks", "QLIKE", "EWMA's", "last value's", "pinball", "EWMA's"),
+        *("accuracy / majority", "calibration error"),
+    )
     yield _table(head, rows)
     yield (
         "Expected shortfall: FZ0 of VaR and ES 97.5 % (Patton, Ziegel and Chen 2019), lower is better, of the "

@@ -13,6 +13,7 @@ from stream.messages import HORIZONS, QUANTILE_LEVELS
 from training import baselines, data
 
 CHUNK: Final = 4096
+CALIBRATION_BINS: Final = 10
 VOLATILITY: Final = [FORECAST_COLUMNS.index(f"volatility_{h}s") for h in HORIZONS]
 UP: Final = [FORECAST_COLUMNS.index(f"probability_up_{h}s") for h in HORIZONS]
 QUANTILES: Final = [
@@ -168,7 +169,10 @@ def _evaluate(test: Rows, validation: Rows) -> dict[str, Any]:
 
 
 def _direction(test: Rows, column: int) -> dict[str, float]:
-    """Accuracy among ticks after which the price differs, against always saying what is more frequent in them."""
+    """Accuracy among ticks after which the price differs, against always saying what is more frequent in them.
+
+    The calibration error is over all ticks, an unchanged price counting half, as in training.
+    """
     moved = test.log_return[:, column] != 0
     weight = test.weight[moved]
     up = test.log_return[moved, column] > 0
@@ -177,7 +181,32 @@ def _direction(test: Rows, column: int) -> dict[str, float]:
     return {
         "accuracy": float((right * weight).sum() / weight.sum()) if moved.any() else 0.5,
         "accuracy_majority": max(share, 1.0 - share),
+        "calibration_error": calibration_error(
+            test.forecast[:, UP[column]], 0.5 + 0.5 * np.sign(test.log_return[:, column]), test.weight
+        ),
     }
+
+
+def calibration_error(
+    probability: NDArray[np.float64], outcome: NDArray[np.float64], weight: NDArray[np.float64]
+) -> float:
+    """How far probabilities are from the shares that came true: the expected calibration error (Naeini et al. 2015).
+
+    Parameters
+    ----------
+    probability : float64[n]
+    outcome : float64[n]
+        0 to 1.
+    weight : float64[n]
+        Not below 0, not all 0.
+
+    Returns
+    -------
+    float
+        Mean of |probability - outcome| over CALIBRATION_BINS bins of as many rows each, by their weight; 0 at best.
+    """
+    bins = np.array_split(np.argsort(probability, kind="stable"), CALIBRATION_BINS)
+    return float(sum(abs(((probability[b] - outcome[b]) * weight[b]).sum()) for b in bins) / weight.sum())
 
 
 def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:

@@ -171,6 +171,17 @@ def test_evaluation_reports_finite_numbers_for_each_horizon() -> None:
         assert list(numbers["coverage"].values()) == sorted(numbers["coverage"].values())
 
 
+def test_calibration_error_by_hand() -> None:
+    probability = np.repeat([0.2, 0.9], 5 * evaluation.CALIBRATION_BINS)
+    rises = np.repeat([0.0, 1.0], 5 * evaluation.CALIBRATION_BINS)
+    weight = np.repeat([3.0, 1.0], 5 * evaluation.CALIBRATION_BINS)
+    assert evaluation.calibration_error(probability, rises, weight) == pytest.approx((3 * 0.2 + 0.1) / 4)
+    order = np.random.default_rng(0).permutation(len(weight))
+    mixed = evaluation.calibration_error(probability[order], rises[order], weight[order])
+    assert mixed == pytest.approx((3 * 0.2 + 0.1) / 4)
+    assert evaluation.calibration_error(rises, rises, weight) == 0.0
+
+
 def test_report_names_where_the_forecaster_loses() -> None:
     better, worse = {"qlike": -2.0, "qlike_ewma": -1.0}, {"qlike": -1.0, "qlike_ewma": -2.0}
     report = {"a": {"10s": better, "60s": worse}, "b": {"10s": worse}}
