@@ -22,7 +22,7 @@ from stream import catalogue, roles
 from stream.errors import TapewatchError
 from stream.inference import Card, named, read_card
 
-SHARED: Final = ("segment", "unroll", "burn_in", "pinball", "squared_error", "cross_entropy")
+SHARED: Final = ("segment", "unroll", "burn_in", "pinball", "shortfall", "squared_error", "cross_entropy")
 """Hyperparameters that the validation loss itself depends on."""
 
 
