@@ -362,6 +362,62 @@ def _generator(card: Card) -> Iterator[str]:
             ],
         )
 
+    if "augmentation" in card.metrics:
+        yield from _augmentation(card.metrics["augmentation"])
+
+
+def _augmentation(found: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"As augmentation (`python -m training.augmentation`): the forecaster trained on real ticks alone, and with "
+        f"generated ones in a share of its lanes, {found['seeds']} seeds each, {found['updates']} updates of "
+        f"{found['lanes']} lanes, all else the same; measured on {found['test_lanes']} stretches of the test part. "
+        f"Mean and standard deviation over the seeds; lower is better. The difference is to no generated lanes, paired "
+        f"by seed, with its 95 % interval over the seeds. The generator learnt from every training tick, "
+        f"also where the forecaster gets the last of them only."
+    )
+    rows = [
+        [
+            *(_kept(kept), f"{found['ticks'][kept]['real']:,}", f"{float(share):.0%}"),
+            *(f"{n[name]['mean']:.4f} ± {n[name]['sd']:.4f}" for name in ("loss", "qlike", "pinball")),
+            *(_difference(n["loss"]), _effect(n["loss"])),
+        ]
+        for kept, by_share in found["trained"].items()
+        for share, n in by_share.items()
+    ]
+    head = ("trained on", "real ticks", "generated lanes", "loss", "QLIKE", "pinball", "difference of loss", "verdict")
+    yield _table(head, rows)
+    yield augmentation_in_words(found["trained"])
+
+
+def _kept(kept: str) -> str:
+    return "all training ticks" if float(kept) == 1.0 else f"the last {float(kept):.0%} of the training ticks"
+
+
+def _difference(loss: dict[str, float]) -> str:
+    return f"{loss['difference']:+.4f} ({loss['low']:+.4f} to {loss['high']:+.4f})" if "difference" in loss else ""
+
+
+def _effect(loss: dict[str, float]) -> str:
+    """A word of what generated lanes do; none where there are none."""
+    if "difference" not in loss:
+        return ""
+    return "helps" if loss["high"] < 0.0 else "harms" if loss["low"] > 0.0 else "is not told apart"
+
+
+def augmentation_in_words(trained: dict[str, Any]) -> str:
+    """Whether generated lanes help, by how much, and how far seeds lie apart without them."""
+    found: dict[str, list[str]] = {"": [], "helps": [], "harms": [], "is not told apart": []}
+    for kept, by_share in trained.items():
+        apart = by_share["0"]["loss"]["sd"]
+        for share, n in by_share.items():
+            by = f"{n['loss'].get('difference', 0.0):+.4f}, where seeds deviate by {apart:.4f}"
+            found[_effect(n["loss"])].append(f"{float(share):.0%} of the lanes with {_kept(kept)} ({by})")
+    lines = [f"It helps: {'; '.join(found['helps'])}." if found["helps"] else "It does not help."]
+    for effect, words in (("harms", "It harms"), ("is not told apart", "Not told apart from none")):
+        if found[effect]:
+            lines.append(f"{words}: {'; '.join(found[effect])}.")
+    return " ".join(lines)
+
 
 def _auc(card: Card) -> float:
     return float(card.metrics["real_against_generated_auc"])
@@ -384,6 +440,9 @@ def _generator_fails(card: Card) -> Iterator[str]:
                 f"{name.replace('_', ' ')}: {n['generated']:.3f}, outside the band of real windows, {n['low']:.3f} to "
                 f"{n['high']:.3f}."
             )
+    trained = card.metrics.get("augmentation", {}).get("trained", {})
+    if trained and not any(_effect(n["loss"]) == "helps" for by_share in trained.values() for n in by_share.values()):
+        yield "Its ticks among those that a forecaster is trained on do not lower that one's loss on held-out ticks."
     if len(card.seeds) < 2:
         yield "Trained with one seed, so nobody knows how much of this is luck."
 

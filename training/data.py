@@ -72,7 +72,7 @@ def load(paths: Sequence[Path], report: Callable[[str], None] = print) -> Datase
     series: list[Series] = []
     files: list[DataFile] = []
     for path in paths:
-        part, described = _load_file(path, report)
+        part, described = load_file(path, report)
         series.extend(part)
         files.append(described)
     _refuse_too_little(series, paths)
@@ -121,7 +121,8 @@ def _is_ticks(path: Path) -> bool:
     return set(REQUIRED) <= set(pq.read_schema(path).names)
 
 
-def _load_file(path: Path, report: Callable[[str], None]) -> tuple[list[Series], DataFile]:
+def load_file(path: Path, report: Callable[[str], None]) -> tuple[list[Series], DataFile]:
+    """The series of one file, and what a card says about it; raises BadFile if it is not one of ticks."""
     ticks, instruments, rows = _read(path)
     event = _events(path, ticks.offset)
     borders = _borders(ticks.exchange_ns, event)

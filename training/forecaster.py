@@ -26,6 +26,7 @@ from training.forecasters.mlp import Mlp
 from training.normalise import Normalise
 
 NORMALISE_TICKS: Final = 200_000
+VALIDATION_LANES: Final = 128
 KINDS: Final[dict[Kind, Callable[[Settings], Forecaster]]] = {"gru": Gru, "lstm": Lstm, "cnn": Cnn, "mlp": Mlp}
 SETTINGS: Final[dict[Kind, Settings]] = {
     "gru": Settings(kind="gru"),
@@ -81,6 +82,10 @@ def draw_lanes(series: tuple[data.Series, ...], part: int, lanes: int, segment: 
     return Lanes(*(torch.from_numpy(array) for array in (features, log_return, variance, weight)))
 
 
+Draw = Callable[[tuple[data.Series, ...], int, int, int, np.random.Generator], Lanes]
+"""As `draw_lanes`."""
+
+
 def walk(lanes: Lanes, unroll: int) -> Iterator[Lanes]:
     """Cut lanes in time."""
     for start in range(0, len(lanes.weight), unroll):
@@ -99,18 +104,24 @@ def total_loss(parts: dict[str, Tensor], settings: Settings) -> Tensor:
 
 
 def validate(net: Forecaster, lanes: Lanes, settings: Settings) -> float:
-    """Mean total loss over lanes, the state carried from cut to cut."""
+    """Mean total loss over lanes."""
+    return float(total_loss(mean_losses(net, lanes, settings), settings))
+
+
+def mean_losses(net: Forecaster, lanes: Lanes, settings: Settings) -> dict[str, Tensor]:
+    """Mean of each part of the loss over lanes, the state carried from cut to cut."""
     hidden = torch.zeros(lanes.weight.shape[1], net.state_width)
-    total, weight = 0.0, 0.0
+    total: dict[str, Tensor] = {}
+    weight = 0.0
     with torch.no_grad():
         for step, cut in enumerate(walk(lanes, settings.unroll)):
             forecast, shortfall, hidden = net.sequence(cut.features, hidden)
-            if step * settings.unroll < settings.burn_in or cut.weight.sum() == 0:
-                continue
-            loss = total_loss(losses(forecast.flatten(0, 1), shortfall.flatten(0, 1), _flat(cut)), settings)
-            total += float(loss * cut.weight.sum())
-            weight += float(cut.weight.sum())
-    return total / max(weight, 1e-9)
+            counts = float(cut.weight.sum()) if step * settings.unroll >= settings.burn_in else 0.0
+            parts = losses(forecast.flatten(0, 1), shortfall.flatten(0, 1), _flat(cut))
+            for name, loss in parts.items():
+                total[name] = total.get(name, torch.zeros(())) + loss.double() * counts
+            weight += counts
+    return {name: value / max(weight, 1e-9) for name, value in total.items()}
 
 
 def _flat(cut: Lanes) -> Targets:
@@ -133,21 +144,26 @@ def train(
     settings: Settings,
     seed: int,
     progress: Progress = lambda done, of, text: None,
+    draw: Draw = draw_lanes,
+    validation_lanes: int = VALIDATION_LANES,
 ) -> tuple[Forecaster, list[float]]:
-    """Fit a forecaster on the training part; returns the best on validation and the validation loss of each round."""
+    """Fit a forecaster on the training part; returns the best on validation and the validation loss of each round.
+
+    Lanes to train on come from `draw`; those to validate on are the same whatever it is.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     net = build(settings)
     net.normalise.load_state_dict(fit_normalise(dataset).state_dict())
     # The same for every seed, so that seeds can be compared.
-    held_out = draw_lanes(dataset.series, data.VALIDATION, 128, settings.segment, np.random.default_rng(0))
+    held_out = draw_lanes(dataset.series, data.VALIDATION, validation_lanes, settings.segment, np.random.default_rng(0))
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))  # type: ignore[no-untyped-call]
     kept: Forecaster = average.module  # type: ignore[assignment]
     optimizer = torch.optim.AdamW(net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.rounds, 0.02 * settings.learning_rate)
     best, best_weights, history = float("inf"), copy.deepcopy(net.state_dict()), []
     for round_number in range(settings.rounds):
-        lanes = draw_lanes(dataset.series, data.TRAIN, settings.lanes, settings.segment, rng)
+        lanes = draw(dataset.series, data.TRAIN, settings.lanes, settings.segment, rng)
         lanes.weight[: settings.burn_in] = 0.0
         _train_round(net, average, lanes, settings, optimizer)
         schedule.step()

@@ -79,7 +79,7 @@ def simulate(plan: Plan, generator: Generator | None = None) -> Simulated:
     if generator is not None and plan.scenario != CALM:
         raise TapewatchError(f"a generator knows no scenario, so not {plan.scenario}: stress it by its volatility")
     tables = [
-        _table(symbol, _trades(plan, index, generator), plan.start_ns) for index, symbol in enumerate(plan.symbols)
+        table_of(symbol, _trades(plan, index, generator), plan.start_ns) for index, symbol in enumerate(plan.symbols)
     ]
     table = pa.concat_tables(tables)
     order = np.argsort(table["exchange_ns"].to_numpy(), kind="stable")
@@ -139,7 +139,8 @@ def _instrument(rng: np.random.Generator) -> Instrument:
     )
 
 
-def _table(symbol: str, trades: Trades, start_ns: int) -> pa.Table:
+def table_of(symbol: str, trades: Trades, start_ns: int) -> pa.Table:
+    """The trades of one symbol as rows of a file of ticks."""
     count = len(trades.price)
     columns = [
         pa.array([symbol]).take(pa.array(np.zeros(count, np.int8))),
