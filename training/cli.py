@@ -94,7 +94,7 @@ def train(
     quick: bool,
 ) -> None:
     """Train a forecaster, the GAN's critic, the policy (upon the champion among the forecasters in DIR), or all: every
-    kind of forecaster, the champion chosen by validation loss alone, then critic and policy.
+    kind of forecaster, the champion chosen by validation loss, then critic and policy.
 
     DATA are Parquet or CSV files of ticks, or folders of Parquet files; without any, ../shared/data beside the
     project, or the bundled samples. One processor core is used. What was interrupted goes on where it was when it is

@@ -35,16 +35,18 @@ def evaluate(arguments: tuple[str, ...]) -> None:
 
 
 def _training(name: str, arguments: tuple[str, ...]) -> None:
+    root = click.get_current_context().find_root()
     try:
         from training import cli as training
-    except ImportError as error:
+
+        command: click.Command = getattr(training, name)
+        # Within, for a command imports some packages itself, which an environment of an earlier release may not have.
+        command.main(list(arguments), prog_name=name, standalone_mode=False, parent=root)
+    except ModuleNotFoundError as error:
         raise TapewatchError(
             f"{name} needs the extra `training` ({error.name} is missing): run `make setup-dev`, "
             "or pip install 'tapewatch[training]'"
         ) from None
-    command: click.Command = getattr(training, name)
-    root = click.get_current_context().find_root()
-    command.main(list(arguments), prog_name=name, standalone_mode=False, parent=root)
 
 
 @click.group(cls=Group)

@@ -154,14 +154,17 @@ def test_any_settings_print_as_they_load(
     assert config.load(file, environ={}) == settings
 
 
-def test_training_without_its_extra_says_what_to_install() -> None:
+@pytest.mark.parametrize(
+    ("missing", "arguments"),
+    [("training.cli", ["train", "--help"]), ("training.comparison", ["evaluate", "ticks.parquet", "--out", "report"])],
+)
+def test_training_without_its_extra_says_what_to_install(missing: str, arguments: list[str]) -> None:
     program = (
-        "import sys; sys.modules['torch'] = None; sys.argv = ['tapewatch', 'train', '--help']\n"
-        "sys.modules['training.cli'] = None\n"
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv = {['tapewatch', *arguments]}\n"
         "from stream.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert_one_line(done, "extra `training`", "make setup-dev")
+    assert_one_line(done, "extra `training`", missing, "make setup-dev")
 
 
 def test_an_interrupt_is_130_without_traceback(
