@@ -1,7 +1,6 @@
 """`tapewatch bench [PART...]`, or `python -m tests.benchmark`: what `make bench` runs.
 
-Starts a Kafka of its own from `make kafka`, on 127.0.0.1, and leaves nothing running. Without a part, all but
-`checkpoints` and `recovery`.
+Starts a Kafka of its own from `make kafka`, on 127.0.0.1, and leaves nothing running. Without a part, all of them.
 """
 
 import shlex
@@ -41,8 +40,6 @@ WIDTH: Final = 140  # of the tables, where the output is no terminal
 STAGES_SHARE: Final = 2
 WITHOUT_KAFKA: Final = ("stages", "backtest")
 TIMED: Final = ("latency", "burst")  # on a broker that is warm
-ASKED_FOR: Final = ("checkpoints", "recovery")  # not of the twenty minutes
-USUAL: Final = tuple(part for part in findings.PARTS if part not in ASKED_FOR)
 
 
 class Options(NamedTuple):
@@ -183,12 +180,12 @@ def bench(
     """Measure throughput and latency on a Kafka of its own, from a checkout of the source.
 
     PART is drain, peers, latency, burst, symbols, skew, workers, start, backtest, stages, checkpoints or recovery; all
-    but the last two if none is named.
+    if none is named.
     """
     console = Console()
     console.width = max(console.width, WIDTH)
     options = Options(runs, ticks, seconds, warm_up, instruments)
-    found = Bench(options, Console(stderr=True)).measure(parts or USUAL)
+    found = Bench(options, Console(stderr=True)).measure(parts or findings.PARTS)
     report.show(found, console)
     if file:
         findings.write(found, file)
