@@ -154,6 +154,13 @@ class Conformal(_Section, frozen=True):
     bound: Annotated[float, Meta(ge=1, le=100)] = 4.0  # scales stay between 1 / bound and bound
 
 
+class Rarity(_Section, frozen=True):
+    """How the anomaly follows each instrument's own tape; the critic's tail probability times a factor of each."""
+
+    step: Annotated[float, Meta(ge=0, le=1)] = 0.1  # of the factor's logarithm at a rare tick; 0: as the critic says
+    bound: Annotated[float, Meta(ge=1, le=100)] = 4.0  # factors stay between 1 / bound and bound
+
+
 class Alerts(_Section, frozen=True):
     """Thresholds at which alerts open; each closes below `close_ratio` of it, held for `hold_seconds`."""
 
@@ -245,6 +252,7 @@ class Settings(_Section, frozen=True):
     risk: Risk = Risk()
     alerts: Alerts = Alerts()
     conformal: Conformal = Conformal()
+    rarity: Rarity = Rarity()
     security: Security = Security()
 
     @property

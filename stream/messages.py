@@ -145,7 +145,9 @@ class Risk(msgspec.Struct, frozen=True, omit_defaults=True):
     offset: Offset
     exchange_ns: ExchangeNs
     warming: Warming
-    anomaly: Annotated[float, Meta(ge=0.0, le=1.0, description="calibrated: 0.99 is exceeded by 1 % of normal ticks")]
+    anomaly: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="calibrated: 0.99 is exceeded by 1 % of the instrument's own ticks")
+    ]
     var_99: Annotated[float, Meta(ge=0.0, description="VaR 99 % of one unit of notional over 60 s")]
     es_975: Annotated[float, Meta(ge=0.0, description="ES 97.5 % of one unit of notional over 60 s")]
     volatility_ratio: Annotated[

@@ -1,4 +1,4 @@
-"""One chunk of ticks in, results out: decode -> features -> models -> conformal -> risk -> actions -> alerts -> encode.
+"""One chunk of ticks in, results out: decode -> features -> models -> scales -> risk -> actions -> alerts -> encode.
 
 A `Pipeline` owns the state of one partition. Its results are a pure function of the partition's ticks in their order
 and of the models in force at each: where the stream was cut into chunks, when it ran and on which worker changes
@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from stream import decoding, explanations, halts, snapshots
 from stream.config import Settings
-from stream.core import actions, alerts, conformal, features, history, outcomes, packing, risk
+from stream.core import actions, alerts, conformal, features, history, outcomes, packing, rarity, risk
 from stream.core.actions import ActionAnswers
 from stream.core.alerts import AlertRules
 from stream.core.conflation import Chosen, Names
 from stream.core.conformal import ConformalRules
 from stream.core.digits import round_significant
 from stream.core.features import DUPLICATE, LATE, WARMING, FeatureColumns, FeatureRules, TickColumns
+from stream.core.rarity import RarityRules
 from stream.core.results import FORECAST_COLUMNS, RISK_COLUMNS, Results, concatenate
 from stream.core.risk import RiskAnswers, RiskRules
 from stream.decoding import Chunk, Instruments, Rejected
@@ -60,7 +61,12 @@ _NO_RESULTS: Final = Results(
     gate=np.empty(0, np.int8),
 )
 _NOTHING: Final = Inference(
-    *(np.empty((0, width), np.float32) for width in (len(FORECAST_COLUMNS), len(HORIZONS), 0, 0, 9, 9))
+    forecast=np.empty((0, len(FORECAST_COLUMNS)), np.float32),
+    shortfall=np.empty((0, len(HORIZONS)), np.float32),
+    hidden=np.empty((0, 0), np.float32),
+    score=np.empty(0, np.float32),
+    action_values=np.empty((0, 9), np.float32),
+    rewards=np.empty((0, 9), np.float32),
 )
 
 
@@ -70,6 +76,7 @@ class State:
     def __init__(self, hidden_size: int, capacity: int = FIRST_CAPACITY) -> None:
         self.features = features.new_state(capacity)
         self.conformal = conformal.new_state(capacity)
+        self.rarity = rarity.new_state(capacity)
         self.risk = risk.new_state(capacity)
         self.actions = actions.new_state(capacity)
         self.alerts = alerts.new_state(capacity)
@@ -165,6 +172,7 @@ class Pipeline:
         self._successors: deque[tuple[int, Models]] = deque()  # first offset, models, in order
         self._rules = feature_rules(settings)
         self._conformal_rules = ConformalRules(*msgspec.structs.astuple(settings.conformal))
+        self._rarity_rules = RarityRules(*msgspec.structs.astuple(settings.rarity))
         self._risk_rules = RiskRules(*msgspec.structs.astuple(settings.risk))
         self._alert_rules = AlertRules(*msgspec.structs.astuple(settings.alerts))
         self._band = settings.features.band
@@ -302,9 +310,9 @@ class Pipeline:
         columns = features.compute(self.state.features, ticks, self._rules)
         clock.lap("features")
         slot = ticks.slot[columns.row]
-        inference, anomaly = self._infer(slot, columns)
+        inference = self._infer(slot, columns)
         clock.lap("inference")
-        forecast, shortfall = self._adjust(slot, ticks, columns, inference)
+        forecast, shortfall, anomaly = self._adjust(slot, ticks, columns, inference)
         assessed = risk.compute(
             self.state.risk, slot, columns.features, columns.context, forecast, shortfall, anomaly, self._risk_rules
         )
@@ -417,33 +425,35 @@ class Pipeline:
         if len(self._scratch) < len(self.state.hidden):
             self._scratch = packing.new_scratch(len(self.state.hidden))
 
-    def _infer(self, slot: NDArray[np.int32], columns: FeatureColumns) -> tuple[Inference, NDArray[np.float64]]:
-        """Raw outputs of the heads, and the anomaly; carries the hidden state on."""
+    def _infer(self, slot: NDArray[np.int32], columns: FeatureColumns) -> Inference:
+        """Raw outputs of the heads; carries the hidden state on."""
         if not len(slot):
-            return _NOTHING, np.empty(0)
+            return _NOTHING
         packed = packing.pack(slot, self._scratch)
         inference = self._models.run(columns.features, columns.window, packed, self._carried(packed.slots))
         self._carry(packed.slots, inference.hidden)
-        anomaly = np.interp(inference.score, *self._models.calibration)
-        return inference, anomaly
+        return inference
 
     def _adjust(
         self, slot: NDArray[np.int32], ticks: TickColumns, columns: FeatureColumns, inference: Inference
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The forecast as it is published, rounded, and the ES."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Forecast, ES and anomaly as the instruments' own scales have them; the forecast rounded."""
+        warming = columns.context[:, WARMING] != 0.0
+        anomaly = np.interp(inference.score, *self._models.calibration)
+        rarity.adjust(self.state.rarity, slot, warming, anomaly, self._rarity_rules)
         forecast = inference.forecast.astype(np.float64)
         shortfall = conformal.adjust(
             self.state.conformal,
             slot,
             ticks.exchange_ns[columns.row],
             ticks.price[columns.row],
-            columns.context[:, WARMING] != 0.0,
+            warming,
             forecast,
             inference.shortfall,
             self._conformal_rules,
             self._rules.session_gap_ns,
         )
-        return round_significant(forecast), shortfall
+        return round_significant(forecast), shortfall, anomaly
 
     def _carried(self, slots: NDArray[Any]) -> NDArray[np.float32]:
         hidden = self.state.hidden[slots, : self._models.hidden_size]

@@ -9,7 +9,7 @@ A layout, all little-endian, without padding: `magic`, `version`, `hidden_size`,
 made the hidden state: that of the instrument's last answered tick), then the parts of the state with the part's name
 before each field, `hidden`, and `crc`, a CRC-32C of everything before it.
 
-A snapshot has 2,819 bytes with a hidden state of 32 numbers. `python -m tests.benchmark checkpoints recovery`, one core
+A snapshot has 2,827 bytes with a hidden state of 32 numbers. `python -m tests.benchmark checkpoints recovery`, one core
 of a 2-core virtual machine that others were using too: writing 10,000 of them takes the worker some 7 us each, copying,
 checksum and record batches included, and loading them from Kafka 0.4 to 1.8 s.
 """
@@ -27,10 +27,10 @@ from stream.errors import DamagedSnapshot
 from stream.sealed import SEAL_BYTES, Stored, is_whole, seal
 
 MAGIC: Final = b"TS"
-VERSION: Final = 2
+VERSION: Final = 3
 """The layout that is written."""
 
-PARTS: Final = ("features", "conformal", "risk", "actions", "alerts")
+PARTS: Final = ("features", "conformal", "rarity", "risk", "actions", "alerts")
 
 Field = tuple[str, str, tuple[int, ...]]
 
@@ -108,7 +108,8 @@ _LAYOUT_2: Final[dict[str, list[Field]]] = _LAYOUT_1 | {
         ("shortfall", "<f8", ()),
     ],
 }
-_LAYOUTS: Final = {1: _LAYOUT_1, 2: _LAYOUT_2}
+_LAYOUT_3: Final[dict[str, list[Field]]] = _LAYOUT_2 | {"rarity": [("log_factor", "<f8", ())]}
+_LAYOUTS: Final = {1: _LAYOUT_1, 2: _LAYOUT_2, 3: _LAYOUT_3}
 
 _HEAD: Final = np.dtype([("magic", "S2"), ("version", "<u2"), ("hidden_size", "<u2")])
 _SEPARATOR: Final = "\0"  # cannot be printed, so it stands in no symbol and no venue

@@ -121,6 +121,11 @@ def _is_ticks(path: Path) -> bool:
     return set(REQUIRED) <= set(pq.read_schema(path).names)
 
 
+def instrument_name(symbol: str, venue: str) -> str:
+    """What a series is called by."""
+    return f"{symbol}@{venue}" if venue else symbol
+
+
 def load_file(path: Path, report: Callable[[str], None]) -> tuple[list[Series], DataFile]:
     """The series of one file, and what a card says about it; raises BadFile if it is not one of ticks."""
     ticks, instruments, rows = _read(path)
@@ -128,7 +133,7 @@ def load_file(path: Path, report: Callable[[str], None]) -> tuple[list[Series], 
     borders = _borders(ticks.exchange_ns, event)
     normal = _normal(ticks.exchange_ns, event)
     computed = _compute(ticks, len(instruments))
-    names = [f"{symbol}@{venue}" if venue else symbol for symbol, venue in instruments]
+    names = [instrument_name(*instrument) for instrument in instruments]
     series = [_series(path.name, name, k, ticks, computed, borders, normal) for k, name in enumerate(names)]
     series = [one for one in series if len(one.features) > 1]
     report(

@@ -1,4 +1,4 @@
-"""Snapshots of the first layout, kept for ever: `python -m tests.golden.snapshot` wrote them, once.
+"""Snapshots of the released layouts, kept for ever: `python -m tests.golden.snapshot` wrote each of them, once.
 
 The file holds, for each snapshot, the lengths of key and value (two little-endian int32), then both.
 """
@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Final, cast
 
 from stream import snapshots
-from stream.config import Settings
+from stream.config import Features, Settings
 from stream.inference import Models
 from stream.pipeline import Pipeline
 from stream.sealed import Stored
 from tests.fakes import FakeModels
 from tests.ticks import SECOND, START_NS, chunk, message
 
-FILE: Final = Path(__file__).parent / "snapshot_v1.bin"
 TICKS: Final = 100
+SETTINGS: Final = Settings(features=Features(warm_ticks=5, warm_seconds=2.0))  # 1 and 2 were still warming
 _LENGTHS: Final = struct.Struct("<ii")
 
 
-def read(file: Path) -> list[Stored]:
+def file(version: int) -> Path:
+    """Where the snapshots of a layout are."""
+    return Path(__file__).parent / f"snapshot_v{version}.bin"
+
+
+def read(path: Path) -> list[Stored]:
     """The snapshots of a file, as if they lay on a topic from offset 0 on."""
-    raw, at, found = file.read_bytes(), 0, list[Stored]()
+    raw, at, found = path.read_bytes(), 0, list[Stored]()
     while at < len(raw):
         key, value = _LENGTHS.unpack_from(raw, at)
         at += _LENGTHS.size
@@ -31,9 +36,9 @@ def read(file: Path) -> list[Stored]:
     return found
 
 
-def write(file: Path) -> None:
+def write(path: Path) -> None:
     """Two instruments after 50 ticks each."""
-    pipeline = Pipeline(Settings(), cast(Models, FakeModels()), 0)
+    pipeline = Pipeline(SETTINGS, cast(Models, FakeModels()), 0)
     symbols = [("A", "", 100.0), ("B", "VENUE", 200.0)]
     for k in range(TICKS):
         symbol, venue, price = symbols[k % 2]
@@ -42,8 +47,8 @@ def write(file: Path) -> None:
         )
         pipeline.process(chunk([tick], [symbol.encode()], first=k), 0)
     records = snapshots.write(pipeline.capture(TICKS), "g")
-    file.write_bytes(b"".join(_LENGTHS.pack(len(key), len(value)) + key + value for key, value in records))
+    path.write_bytes(b"".join(_LENGTHS.pack(len(key), len(value)) + key + value for key, value in records))
 
 
 if __name__ == "__main__":
-    write(FILE)
+    write(file(snapshots.VERSION))

@@ -54,7 +54,7 @@ def test_every_gate_is_named(gate: str) -> None:
 
 def test_settings_that_the_glossary_names_exist() -> None:
     settings = msgspec.to_builtins(Settings())
-    named = re.findall(r"`(features|worker|risk|alerts|conformal)\.(\w+)`", TEXT)
+    named = re.findall(r"`(features|worker|risk|alerts|conformal|rarity)\.(\w+)`", TEXT)
     assert len(named) > 10
     assert [f"{section}.{key}" for section, key in named if key not in settings[section]] == []
 

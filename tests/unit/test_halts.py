@@ -243,7 +243,7 @@ def test_a_halt_alone_is_a_snapshot_too() -> None:
 
 def test_snapshots_from_before_there_were_halts_halt_nothing() -> None:
     one = pipeline()
-    one.restore(golden.read(golden.FILE), "state")
+    one.restore(golden.read(golden.file(1)), "state")
     assert not one.halts
 
 

@@ -74,7 +74,7 @@ def test_reference_has_every_setting_with_its_default() -> None:
     text = reference.settings_page()
     settings = Settings()
     assert '| `broker` | `"127.0.0.1:9092"` |' in text
-    for section in ("topics", "worker", "web", "features", "risk", "conformal", "alerts", "security"):
+    for section in ("topics", "worker", "web", "features", "risk", "conformal", "rarity", "alerts", "security"):
         for key in getattr(settings, section).__struct_fields__:
             assert f"\n| `{section}.{key}` | " in text
     assert "| `risk.elevated` | `40.0` | number > 0 < 100 |" in text

@@ -1,6 +1,5 @@
 """Snapshots as bytes: complete, checked, and readable later."""
 
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from stream import snapshots
 from stream.config import Features, Settings
-from stream.core import actions, alerts, conformal, features, risk
+from stream.core import actions, alerts, conformal, features, rarity, risk
 from stream.errors import DamagedSnapshot, WorkerFailed
 from stream.inference import Models
 from stream.pipeline import Pipeline
@@ -21,6 +20,7 @@ SETTINGS = Settings(features=Features(warm_ticks=5, warm_seconds=2.0))
 STATES = {
     "features": features.STATE,
     "conformal": conformal.STATE,
+    "rarity": rarity.STATE,
     "risk": risk.STATE,
     "actions": actions.STATE,
     "alerts": alerts.STATE,
@@ -142,9 +142,10 @@ def test_more_instruments_than_allowed_are_refused() -> None:
         pipeline(settings=Settings(worker=worker)).restore(stored(fed(["A", "B"])), "state")
 
 
-def test_snapshots_of_the_first_layout_can_be_read_for_ever() -> None:
+@pytest.mark.parametrize("version", range(1, snapshots.VERSION + 1))
+def test_snapshots_of_every_layout_can_be_read_for_ever(version: int) -> None:
     one = pipeline()
-    assert one.restore(golden.read(Path(golden.FILE)), "state") == (2, 0, golden.TICKS)
+    assert one.restore(golden.read(golden.file(version)), "state") == (2, 0, golden.TICKS)
     assert one.instruments.names == [("A", ""), ("B", "VENUE")]
     state = one.state.features[:2]
     assert state["ticks"].tolist() == [golden.TICKS // 2] * 2
@@ -153,7 +154,9 @@ def test_snapshots_of_the_first_layout_can_be_read_for_ever() -> None:
     assert state["window"].shape[1] == 2 * features.WINDOW
     np.testing.assert_array_equal(state["window"][:, : features.WINDOW], state["window"][:, features.WINDOW :])
     assert one.state.hidden[:2, 0].tolist() == [golden.TICKS // 2] * 2
-    assert not one.state.conformal["started"].any()  # the first layout knows no scales: they start anew
+    # The first layout knows no scales, the second no rarity: they start anew.
+    assert one.state.conformal["started"][:2].tolist() == [version >= 2] * 2
+    assert (one.state.rarity["log_factor"][:2] != 0.0).tolist() == [version >= 3] * 2
     output = one.process(chunk([message(exchange_ns=START_NS + 100 * SECOND, price=101.0)], first=golden.TICKS), 1)
     assert output.results.warming.tolist() == [False]
-    assert one.state.conformal["scale"][0].tolist() == [[1.0] * 4] * 2
+    assert (one.state.conformal["scale"][0] == 1.0).all() == (version < 3)  # before 3 they were still warming

@@ -15,7 +15,7 @@ import onnxruntime
 
 from stream import config, inference, messages
 from stream.config import Settings
-from stream.core import actions, conformal, features, risk
+from stream.core import actions, conformal, features, rarity, risk
 from stream.core.digits import round_significant
 from stream.core.features import WARMING
 from stream.core.results import RISK_COLUMNS
@@ -41,6 +41,7 @@ class Scorer:
         self._rules = feature_rules(settings)
         self._risk_rules = risk.RiskRules(*(getattr(settings.risk, name) for name in settings.risk.__struct_fields__))
         self._conformal_rules = conformal.ConformalRules(settings.conformal.step, settings.conformal.bound)
+        self._rarity_rules = rarity.RarityRules(settings.rarity.step, settings.rarity.bound)
         self._states: dict[int, State] = defaultdict(lambda: State(models.hidden_size))
         self._slots: dict[int, dict[tuple[str, str], int]] = defaultdict(dict)
 
@@ -49,16 +50,17 @@ class Scorer:
         slots, state = self._slots[partition], self._states[partition]
         slot = slots.setdefault((tick["symbol"], tick["venue"]), len(slots))
         state.grow(len(slots))
+        slot_column = np.array([slot], np.int32)
         found = features.compute(state.features, columns([slot], [offset], [tick]), self._rules)
         if not len(found.row):
             return None
-        slot_column = np.array([slot], np.int32)
         raw, tail, state.hidden[[slot]] = self._forecaster.run(
             ["forecast", "shortfall", "hidden_out"],
             {"features": found.features, "hidden": state.hidden[[slot]], **ONE_STEP},
         )
         (score,) = self._critic.run(["critic_score"], {"features": found.features, "window": found.window})
         anomaly = np.interp(score[:, 0], *self._calibration)
+        rarity.adjust(state.rarity, slot_column, found.context[:, WARMING] != 0.0, anomaly, self._rarity_rules)
         values, rewards = self._policy.run(["action_values", "rewards"], {"features": found.features, "forecast": raw})
         forecast = raw.astype(np.float64)
         shortfall = conformal.adjust(
