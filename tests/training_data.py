@@ -27,7 +27,7 @@ def write_sample(path: Path, ticks: int = 20_000, **columns: object) -> Path:
 @cache
 def sample() -> data.Dataset:
     """20,000 ticks of LTCUSDT, as training sees them; not to be changed."""
-    dataset = data.load([SAMPLE], lambda line: None)
+    dataset = data.load([SAMPLE], data.quiet)
     (one,) = dataset.series
     columns: list[Any] = [column[:20_000].copy() for column in one[2:]]
     head = data.Series(one.file, one.symbol, *columns)

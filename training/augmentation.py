@@ -246,7 +246,7 @@ def add(folder: Path, files: list[Path], settings: Settings) -> tuple[str, dict[
     """Measure, and write it into the card of the generator in a folder of models; gives its name and the figures."""
     bundle = feed.newest(folder)
     generator = Generator(bundle)
-    found = compare(data.load(files), generator, settings)
+    found = compare(data.load(files, data.quiet), generator, settings)
     export.write_card(msgspec.structs.replace(generator.card, metrics=generator.card.metrics | {METRIC: found}), bundle)
     return generator.name, found
 

@@ -113,7 +113,8 @@ def train(
     if topic is not None:
         cluster = load(context.obj, overrides={"broker": broker}).cluster
         files = (*files, _from_kafka(cluster, topic, since or 0, MOST_NS if until is None else until, out, say))
-    dataset = data.load(_expand(files), say)
+    paths = data.files_of(files)
+    dataset = data.load(paths, say)
 
     def plan(of: Kind) -> bundles.Plan:
         full = msgspec.structs.replace(bundles.Plan().with_kind(of), folds=folds)
@@ -133,6 +134,8 @@ def train(
             forecasters = [whole.Part(of, bundles.train_forecaster, plan(of)) for of in forecaster.KINDS]
             rest = [whole.Part(name, TRAINERS[name], plan("gru")) for name in ("gan", "policy")]
             written = whole.train(forecasters, rest, dataset, seed, out, announce)
+            if not quick:
+                whole.measure(paths, out, announce)
         else:
             written = [TRAINERS[what](dataset, plan(kind or "gru"), seed, out, announce)]
     for folder in written:
@@ -147,13 +150,6 @@ def _from_kafka(cluster: Cluster, topic: str, since: int, until: int, out: Path,
         f"{saved.refused:,} messages are no ticks"
     )
     return file
-
-
-def _expand(files: tuple[Path, ...]) -> list[Path]:
-    """Files as given, folders as the Parquet files of ticks in them."""
-    if not files:
-        return data.default_files()
-    return [path for given in files for path in (data.default_files(given) if given.is_dir() else [given])]
 
 
 def _announcer(progress: Progress) -> bundles.Announce:
@@ -186,7 +182,7 @@ def evaluate(paths: tuple[Path, ...], out: Path) -> None:
     models, given = _models_and_data(paths)
     console = Console(stderr=True)
     forecasters = _forecasters(models)
-    files = _expand(given)
+    files = data.files_of(given)
     _refuse_same_names(files)
 
     def say(line: str) -> None:

@@ -59,6 +59,10 @@ class Dataset(NamedTuple):
     files: tuple[DataFile, ...]
 
 
+def quiet(line: str) -> None:
+    """For `load`, where nobody is told."""
+
+
 def load(paths: Sequence[Path], report: Callable[[str], None] = print) -> Dataset:
     """Read files of ticks and compute features, targets and parts; `report` gets one line a file.
 
@@ -79,11 +83,18 @@ def load(paths: Sequence[Path], report: Callable[[str], None] = print) -> Datase
     return Dataset(tuple(series), tuple(files))
 
 
-def default_files(folder: Path | None = None) -> list[Path]:
-    """Every Parquet file of ticks in `folder`; without one ../shared/data beside the project, or the samples."""
-    if folder is None:
+def files_of(given: Sequence[Path]) -> list[Path]:
+    """Files as given, folders as the Parquet files of ticks in them.
+
+    Where none is given: those of ../shared/data beside the project, or the samples.
+    """
+    if not given:
         shared = config.ROOT.parent / "shared" / "data"
-        folder = shared if shared.is_dir() else config.ROOT / "stream" / "feeds" / "samples"
+        given = [shared if shared.is_dir() else config.ROOT / "stream" / "feeds" / "samples"]
+    return [file for path in given for file in (_ticks_in(path) if path.is_dir() else [path])]
+
+
+def _ticks_in(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.parquet")) if _is_ticks(path)]
 
 

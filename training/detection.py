@@ -108,7 +108,7 @@ def add(folder: Path, files: list[Path], settings: Settings, seed: int = 0) -> t
     """Measure, and write it into the card of the critic in a folder of models; gives its name and the figures."""
     card = inference.load(folder).cards[1]
     bundle = inference.load_bundle(folder / card.name / card.version)
-    dataset, rng = data.load(files), np.random.default_rng(seed)
+    dataset, rng = data.load(files, data.quiet), np.random.default_rng(seed)
     seen, validation, test = (
         gan.sample_windows(dataset, part, settings.windows, rng) for part in (data.TRAIN, data.VALIDATION, data.TEST)
     )

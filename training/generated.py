@@ -228,7 +228,7 @@ def add(folder: Path, files: list[Path]) -> tuple[str, dict[str, Any]]:
     """Measure, and write it into the card of the generator in a folder of models; gives its name and the figures."""
     bundle = newest(folder)
     generator = Generator(bundle)
-    found = report(generator, data.load(files), Settings())
+    found = report(generator, data.load(files, data.quiet), Settings())
     export.write_card(msgspec.structs.replace(generator.card, metrics=generator.card.metrics | found), bundle)
     return generator.name, found
 

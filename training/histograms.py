@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument("--models", type=Path, default=Path(DEFAULT_MODELS), metavar="DIR")
     options = parser.parse_args()
     try:
-        written = add(options.models, data.load(options.files or data.default_files()))
+        written = add(options.models, data.load(data.files_of(options.files)))
     except TapewatchError as error:
         print(f"training.histograms: {error}", file=sys.stderr)
         return 1

@@ -117,7 +117,7 @@ def _union(begin: NDArray[np.int64], end: NDArray[np.int64]) -> float:
 
 def spread_table(folder: Path) -> str:
     """The spread proxies of AAPL against its quotes."""
-    dataset = data.load([folder / "nasdaq_aapl.parquet"], lambda line: None)
+    dataset = data.load([folder / "nasdaq_aapl.parquet"], data.quiet)
     (one,) = dataset.series
     quotes = pq.read_table(folder / "nasdaq_aapl_quotes.parquet")
     bid, ask = (quotes[name].to_numpy() for name in ("bid", "ask"))

@@ -25,7 +25,7 @@ def run(program: str, description: str, measure: Measure) -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        name, found = measure(options.models, options.files or data.default_files())
+        name, found = measure(options.models, data.files_of(options.files))
     except TapewatchError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1

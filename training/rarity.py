@@ -54,7 +54,7 @@ def shares(models: Models, files: list[Path]) -> dict[str, float]:
         If no instrument has LEAST_TICKS of them.
     """
     rare = {}
-    dataset = data.load(files, lambda line: None)
+    dataset = data.load(files, data.quiet)
     for file in files:
         anomaly = published(models, file)
         for one in dataset.series:

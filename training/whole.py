@@ -1,13 +1,28 @@
-"""`tapewatch train all`: every kind of forecaster, the champion among them, then the critic and the policy."""
+"""`tapewatch train all`: every kind of forecaster, the champion among them, then the critic and the policy.
 
-from collections.abc import Callable, Iterable
+And then what the cards tell beyond their training: each is a program of its own as well, `python -m training.NAME`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from stream.errors import TapewatchError
 from stream.inference import read_card
-from training import bundles, champion, checkpoints, data
+from training import attribution, augmentation, bundles, champion, checkpoints, data, generated, rarity
+from training.measuring import Measure
 
 Trainer = Callable[[data.Dataset, bundles.Plan, int, Path, bundles.Announce], Path]
+
+
+MEASURES: Final[dict[str, Measure]] = {
+    "rarity": rarity.add,
+    "attribution": attribution.add,
+    "generated": generated.add,
+    "augmentation": partial(augmentation.add, settings=augmentation.Settings()),
+}
+"""Name of the program -> what it measures of the bundles in a folder and writes into their cards."""
 
 
 class Part(NamedTuple):
@@ -47,3 +62,18 @@ def _once(part: Part, dataset: data.Dataset, seed: int, out: Path, announce: bun
     written = part.trainer(dataset, part.plan, seed, out, announce)
     checkpoints.finish(out, part.name, of, written)
     return written
+
+
+def measure(
+    files: list[Path], out: Path, announce: bundles.Announce, measures: Mapping[str, Measure] = MEASURES
+) -> None:
+    """Into the cards of a whole training in `out`; what the ticks do not suffice for is said and left out."""
+    for name, add in measures.items():
+        progress = announce(f"measuring: {name}")
+        progress(0, 1, "")
+        try:
+            add(out, files)
+            note = ""
+        except TapewatchError as error:
+            note = f"left out: {error}"
+        progress(1, 1, note)

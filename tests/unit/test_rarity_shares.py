@@ -20,7 +20,7 @@ MODELS = Path(DEFAULT_MODELS)
 
 def test_shares_are_of_the_test_part_by_instrument(tmp_path: Path) -> None:
     file, models = write_sample(tmp_path / "ltc.parquet", 20_000), inference.load(MODELS)
-    (series,) = data.load([file], lambda line: None).series
+    (series,) = data.load([file], data.quiet).series
     backtest = Backtest(Pipeline(Settings(), models, 0), models)
     (batch,) = open_ticks(file)
     whole = backtest.chunk(batch, slice(0, len(batch)))[0].results.risk[:, 0]

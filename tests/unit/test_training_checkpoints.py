@@ -1,11 +1,13 @@
 """A training that was interrupted goes on where it was, and its bundles are those of one that was not."""
 
+import importlib.util
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from stream import roles
+from stream.errors import TapewatchError
 from tests.training_data import sample
 from tests.unit.test_champion import card, put
 from training import bundles, checkpoints, data, forecaster, whole
@@ -99,6 +101,27 @@ def test_whole_training_goes_on_where_it_was_and_the_champion_is_chosen_before_t
     assert watcher.notes["gan"] == f"{checkpoints.TAKEN_UP}: {tmp_path / 'gan' / '1'}"
     assert written == [tmp_path / name / "1" for name in losses]
     assert not (tmp_path / checkpoints.FOLDER).exists()
+
+
+def test_measures_that_lack_ticks_are_said_and_left_out(tmp_path: Path) -> None:
+    seen: list[tuple[Path, list[Path]]] = []
+
+    def taken(folder: Path, files: list[Path]) -> tuple[str, dict[str, float]]:
+        seen.append((folder, files))
+        return "gru@1", {}
+
+    def refused(folder: Path, files: list[Path]) -> tuple[str, dict[str, float]]:
+        raise TapewatchError("too few ticks")
+
+    watcher, files = Watcher(), [tmp_path / "ticks.parquet"]
+    whole.measure(files, tmp_path, watcher, {"first": refused, "second": taken})
+    assert seen == [(tmp_path, files)]
+    assert watcher.notes == {"measuring: first": "left out: too few ticks", "measuring: second": ""}
+
+
+def test_every_measure_is_a_program_of_its_own() -> None:
+    for name in whole.MEASURES:
+        assert importlib.util.find_spec(f"training.{name}") is not None
 
 
 def test_bundle_that_was_written_over_since_is_made_again(tmp_path: Path) -> None:

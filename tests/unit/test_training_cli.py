@@ -57,6 +57,19 @@ def test_all_is_every_kind_then_critic_and_policy(tmp_path: Path, monkeypatch: p
     assert (dataset.files[0].rows, seed, out) == (20_000, 3, tmp_path / "models")
 
 
+@pytest.mark.parametrize("quick", [False, True])
+def test_all_measures_into_the_cards_unless_it_is_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, quick: bool
+) -> None:
+    measured: list[tuple[list[Path], Path]] = []
+    monkeypatch.setattr(whole, "train", lambda *given: [])
+    monkeypatch.setattr(whole, "measure", lambda files, out, announce: measured.append((files, out)))
+    file, out = write_sample(tmp_path / "ltc.parquet"), tmp_path / "models"
+    done = CliRunner().invoke(train, ["all", str(tmp_path), "--out", str(out), *(["--quick"] if quick else [])])
+    assert done.exit_code == 0, done.output
+    assert measured == ([] if quick else [([file], out)])
+
+
 def test_policy_without_a_forecaster_says_so(tmp_path: Path) -> None:
     file = write_sample(tmp_path / "ltc.parquet")
     done = CliRunner().invoke(train, ["policy", str(file), "--out", str(tmp_path / "models"), "--quick"])

@@ -77,7 +77,7 @@ def compare(models: Path, new: Path, files: Sequence[Path]) -> tuple[Card, Verdi
     cards = [inference.read_card(file) for file in sorted(models.glob("*/*/card.json"))]
     front = inference.in_front(models, "policy", cards)
     old, newcomer = inference.load_bundle(models / front.name / front.version), inference.load_bundle(new)
-    dataset = data.load(files, lambda line: None)
+    dataset = data.load(files, data.quiet)
     if [file.sha256 for file in newcomer.card.data] != [file.sha256 for file in dataset.files]:
         raise TapewatchError(f"{new} was not trained on these files: {', '.join(path.name for path in files)}")
     market = Market()
@@ -107,7 +107,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        card, verdict = compare(options.models, options.new, options.files or data.default_files())
+        card, verdict = compare(options.models, options.new, data.files_of(options.files))
     except TapewatchError as error:
         print(f"training.policy.incumbent: {error}", file=sys.stderr)
         return 1
