@@ -48,19 +48,25 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Windows(NamedTuple):
-    """Real windows and generated ones at the same conditions, in the instruments' own units: float64[k, WINDOW, 3]."""
+    """In the instruments' own units: float64[k, WINDOW, 3]."""
 
-    real: Floats
-    generated: Floats
+    real: Floats  # of the test part
+    generated: Floats  # at the same conditions
+    learnt: Floats  # real ones of the training part: what a generator could at best know
 
 
 def sample(generator: Generator, dataset: data.Dataset, most: int, seed: int) -> Windows:
-    """Normal ticks of the test part, and what the generator makes of their scale."""
+    """Normal ticks of the test part, what the generator makes of their scale, and normal ticks of the training part."""
     rng = np.random.default_rng(seed)
     windows = gan.sample_windows(dataset, data.TEST, most, rng)
     noise = rng.standard_normal((len(windows.features), WINDOW, NOISE)).astype(np.float32)
     made = torch.from_numpy(generator.windows(windows.features.numpy(), noise))
-    return Windows(*(_own_units(windows.features, window) for window in (windows.window, made)))
+    learnt = gan.sample_windows(dataset, data.TRAIN, most, rng)
+    return Windows(
+        _own_units(windows.features, windows.window),
+        _own_units(windows.features, made),
+        _own_units(learnt.features, learnt.window),
+    )
 
 
 def _own_units(features: Tensor, window: Tensor) -> Floats:
@@ -87,8 +93,8 @@ def scores(windows: Windows, settings: Settings) -> dict[str, dict[str, float]]:
 
 
 def _standard(windows: Windows) -> tuple[Tensor, Tensor]:
-    """By mean and deviation of the real ones, tails tamed as the critic sees them."""
-    tamed = [signed_root(torch.from_numpy(one)) for one in windows]
+    """Real and generated ones by mean and deviation of the real ones, tails tamed as the critic sees them."""
+    tamed = [signed_root(torch.from_numpy(one)) for one in (windows.real, windows.generated)]
     mean, deviation = tamed[0].mean((0, 1)), tamed[0].std((0, 1))
     return tuple(torch.clamp((one - mean) / deviation, -gan.CLIP, gan.CLIP).float() for one in tamed)  # type: ignore[return-value]
 
@@ -195,12 +201,12 @@ def facts_of(windows: Floats, unit: float) -> dict[str, Callable[[NDArray[np.int
 
 
 def stylised_facts(windows: Windows, seed: int) -> dict[str, dict[str, float]]:
-    """Of each fact the real value, the band of it by bootstrap, and the generated value."""
+    """Of each fact the real value, the band of it by bootstrap, the generated value, and that of the training part."""
     rng = np.random.default_rng(seed)
     returns = windows.real[:, :, RETURN]
     unit = float(max(np.subtract(*np.quantile(returns[returns != 0.0], (0.75, 0.25))), 1e-12))
     everything = np.arange(len(windows.real))
-    real, generated = facts_of(windows.real, unit), facts_of(windows.generated, unit)
+    real, generated, learnt = (facts_of(of, unit) for of in (windows.real, windows.generated, windows.learnt))
     drawn = [rng.integers(len(everything), size=len(everything)) for _ in range(RESAMPLES)]
     found = {}
     for name, of in real.items():
@@ -210,6 +216,7 @@ def stylised_facts(windows: Windows, seed: int) -> dict[str, dict[str, float]]:
             "low": float(low),
             "high": float(high),
             "generated": generated[name](everything),
+            "learnt": learnt[name](np.arange(len(windows.learnt))),
         }
     return found
 

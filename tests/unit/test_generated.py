@@ -32,6 +32,7 @@ def windows() -> Windows:
 def test_windows_are_in_the_instruments_own_units(windows: Windows) -> None:
     (one,) = sample().series
     assert windows.real.shape == windows.generated.shape
+    assert 500 < len(windows.learnt) < int((one.part == data.TRAIN).sum())
     assert windows.real.shape[1:] == (WINDOW, 3)
     assert 500 < len(windows.real) < int((one.part == data.TEST).sum())
     for of in windows:
@@ -43,8 +44,8 @@ def test_windows_are_in_the_instruments_own_units(windows: Windows) -> None:
 def test_real_windows_are_not_told_from_real_ones_and_noise_is(windows: Windows) -> None:
     half = len(windows.real) // 2
     order = np.random.default_rng(0).permutation(len(windows.real))
-    alike = Windows(windows.real[order[:half]], windows.real[order[half : 2 * half]])
-    noise = Windows(windows.real, np.random.default_rng(1).normal(0.0, 1.0, windows.real.shape))
+    alike = windows._replace(real=windows.real[order[:half]], generated=windows.real[order[half : 2 * half]])
+    noise = windows._replace(generated=np.random.default_rng(1).normal(0.0, 1.0, windows.real.shape))
     seen, held = np.arange(half // 2), np.arange(half // 2, half)
     assert generated._discriminative(*generated._standard(alike), seen, held, SMALL, 0) < 0.25
     other = generated.scores(noise, SMALL)
@@ -53,15 +54,15 @@ def test_real_windows_are_not_told_from_real_ones_and_noise_is(windows: Windows)
 
 
 def test_facts_of_real_windows_lie_in_their_own_band_and_those_of_noise_do_not(windows: Windows) -> None:
-    facts = generated.stylised_facts(Windows(windows.real, windows.real), 0)
+    facts = generated.stylised_facts(windows._replace(generated=windows.real, learnt=windows.real), 0)
     assert len(facts) == 10
     for fact in facts.values():
         assert fact["low"] <= fact["real"] <= fact["high"]
-        assert fact["generated"] == fact["real"]
+        assert fact["generated"] == fact["learnt"] == fact["real"]
     noise = np.random.default_rng(1).normal(0.0, 1.0, windows.real.shape)
     outside = [
         name
-        for name, fact in generated.stylised_facts(Windows(windows.real, noise), 0).items()
+        for name, fact in generated.stylised_facts(windows._replace(generated=noise), 0).items()
         if not fact["low"] <= fact["generated"] <= fact["high"]
     ]
     assert {"clustering_of_moves_lag_1", "share_of_unchanged_prices", "clustering_of_sides_lag_1"} <= set(outside)
