@@ -8,6 +8,10 @@ with V the value of coming out with a position. So a network gives three values,
 to learn them. Named parts: `encoder` (features and forecast -> state), `decoder` (state -> V), `predictor` (state ->
 expected log return over `reward_seconds`, from which the rewards after costs follow).
 
+Dueling (Wang et al. 2016: one stream for what all actions share, one for their differences) is left out: it spares
+actions that were seldom taken from being learned apart, and here all three are learned at every decision. Behind one
+encoder, with linear streams, it would be the same three numbers written otherwise.
+
 A policy gradient shares the form: its logits are Q in units of a temperature, so that the most probable action is the
 best by Q. Of its values only the differences mean something.
 """
