@@ -20,7 +20,7 @@ T = TypeVar("T")
 REFRESH_SECONDS: Final = 0.2
 STALL_SECONDS: Final = 1e9
 """Progress is told once, and a slow machine must not look like a worker that stands still."""
-MODELS: Final = (("forecaster", "gru@2"), ("critic", "wgan@1"), ("policy", "dqn@1"))
+MODELS: Final = (("forecaster", "gru@2"), ("critic", "wgan@1"), ("policy", "dqn@2"))
 
 
 class Served:

@@ -76,7 +76,7 @@ def test_a_swap_and_a_kill_around_it_leave_every_tick_answered_by_the_version_it
     feed.send(400)
     add_version(models, "wgan", "2")  # waits in the folder for the worker that goes on with those in force
     second = start()
-    fed_until(second, "to=gru@3,wgan@2,dqn@1")
+    fed_until(second, "to=gru@3,wgan@2,dqn@2")
     broken = add_version(models, "gru", "4")
     (broken / "model.onnx").write_bytes(b"half")
     eventually(lambda: "tapewatch_models_refused 1.0" in page(second), 60.0)
@@ -136,7 +136,7 @@ def test_a_challenger_is_scored_and_not_published_until_it_is_promoted(
 
     def promoted() -> bool:
         feed.send(12)
-        return said(worker, "to=lstm@2,wgan@1,dqn@1")
+        return said(worker, "to=lstm@2,wgan@1,dqn@2")
 
     catalogue.promote(models, None)
     assert roles.read(models) == roles.Roles("lstm@2")
@@ -147,4 +147,4 @@ def test_a_challenger_is_scored_and_not_published_until_it_is_promoted(
     assert worker.stop() == 0
     report = verify(settings, *with_models(settings))
     assert report.ok, report
-    assert report.models == ["dqn@1", "gru@2", "lstm@2", "wgan@1"]
+    assert report.models == ["dqn@2", "gru@2", "lstm@2", "wgan@1"]

@@ -222,7 +222,7 @@ def test_losses_of_one_second_are_summed_before_they_are_compared() -> None:
     ("arguments", "says"),
     [
         (["{models}"], "name the files of ticks"),
-        (["{models}/dqn/1", "{file}"], "is a policy: only forecasters"),
+        (["{models}/dqn/2", "{file}"], "is a policy: only forecasters"),
         (["{file}"], "ticks to train on"),
         (["{file}", "{tmp}/b/short.parquet"], "two files are named short"),
         (["{tmp}/none.parquet"], "none.parquet"),

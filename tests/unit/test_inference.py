@@ -63,7 +63,7 @@ def run(models: inference.Models, slots: list[int], seed: int = 0) -> inference.
 def test_models_that_ship_answer_every_tick() -> None:
     models = inference.load(Path(DEFAULT_MODELS))
     out = run(models, [0, 3, 0, 1, 3, 0, 0])
-    assert models.names == ("gru@2", "wgan@1", "dqn@1")
+    assert models.names == ("gru@2", "wgan@1", "dqn@2")
     assert out.forecast.shape == (7, len(FORECAST_COLUMNS))
     assert out.shortfall.shape == (7, len(HORIZONS))
     assert out.hidden.shape == (3, models.hidden_size)
@@ -136,7 +136,7 @@ def test_corrupt_graph_is_refused_even_where_the_card_agrees(folder: Path) -> No
 
 
 def test_truncated_graph_is_refused_even_where_the_card_agrees(folder: Path) -> None:
-    file = folder / "dqn" / "1" / "model.onnx"
+    file = folder / "dqn" / "2" / "model.onnx"
     file.write_bytes(file.read_bytes()[:-500])
     edit_card(folder, "dqn", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     assert "dqn" in refused(folder)

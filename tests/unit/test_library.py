@@ -11,7 +11,7 @@ from stream.errors import ModelMismatch
 from stream.library import Library
 from tests.bundles import add_bundle, add_version
 
-OLD = ("gru@2", "wgan@1", "dqn@1")
+OLD = ("gru@2", "wgan@1", "dqn@2")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_new_version_is_wanted_and_the_old_can_still_be_had(folder: Path) -> N
     assert library.newest is old
     add_version(folder, "gru", "3")
     library.look()
-    assert library.newest.names == ("gru@3", "wgan@1", "dqn@1")
+    assert library.newest.names == ("gru@3", "wgan@1", "dqn@2")
     assert library.newest.digests[1:] == old.digests[1:]
     assert library.find(old.names, old.digests) is old
     assert library.find(library.newest.names, library.newest.digests) is library.newest
@@ -83,7 +83,7 @@ def test_a_graph_that_is_half_copied_is_refused_until_it_is_whole(
     assert "has sha256" in text
     assert "its card says" in text
     assert [record.message for record in caplog.records] == [
-        f"refused model, gru@2, wgan@1, dqn@1 stay in force: {text}"
+        f"refused model, gru@2, wgan@1, dqn@2 stay in force: {text}"
     ]
     (added / "model.onnx").write_bytes(whole)
     library.look()

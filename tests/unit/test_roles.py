@@ -100,7 +100,7 @@ def test_two_of_one_version_need_a_champion_and_the_message_says_how(folder: Pat
 def test_list_shows_who_would_answer_and_who_would_be_scored(folder: Path) -> None:
     assert run("challenge", "lstm@2", "--models", str(folder)) == 'challenger = "lstm@2"\n'
     lines = {line.split()[0]: line.split()[1] for line in run("list", "--models", str(folder)).splitlines()[1:]}
-    assert lines["gru@2"] == lines["wgan@1"] == lines["dqn@1"] == "champion"
+    assert lines["gru@2"] == lines["wgan@1"] == lines["dqn@2"] == "champion"
     assert lines["lstm@2"] == "challenger"
     assert run("promote", "--models", str(folder)) == 'champion = "lstm@2"\n'
     assert run("challenge", "gru", "--models", str(folder)) == 'champion = "lstm@2"\nchallenger = "gru"\n'

@@ -18,7 +18,7 @@ from stream.errors import ConfigError, ModelMismatch, TapewatchError
 from stream.library import Library
 from tests.bundles import add_kind, add_version
 
-OLD = ("gru@2", "wgan@1", "dqn@1")
+OLD = ("gru@2", "wgan@1", "dqn@2")
 BUNDLES = sorted(str(card.parent.relative_to(DEFAULT_MODELS)) for card in Path(DEFAULT_MODELS).glob("*/*/card.json"))
 
 
@@ -79,7 +79,7 @@ def test_what_is_no_signature_is_refused(folder: Path, key: Path, wrong: bytes) 
 
 
 def test_another_bundle_s_signature_is_refused(folder: Path, key: Path) -> None:
-    shutil.copyfile(folder / "dqn" / "1" / "card.json.sig", folder / "gru" / "2" / "card.json.sig")
+    shutil.copyfile(folder / "dqn" / "2" / "card.json.sig", folder / "gru" / "2" / "card.json.sig")
     assert "is no signature of this card.json" in refusal(folder, key)
 
 
