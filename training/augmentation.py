@@ -33,6 +33,7 @@ from stream.feeds import simulator
 from stream.feeds.generator import Generator
 from stream.feeds.market import Instrument
 from training import data, export, forecaster, measuring
+from training.device import choose
 from training.forecaster import Lanes
 from training.forecasters.contract import Forecaster
 from training.forecasters.contract import Settings as ForecasterSettings
@@ -154,7 +155,11 @@ def measure(net: Forecaster, lanes: Lanes, settings: ForecasterSettings) -> tupl
 
 
 def compare(
-    dataset: data.Dataset, generator: Generator, settings: Settings, report: Callable[[str], None] = print
+    dataset: data.Dataset,
+    generator: Generator,
+    settings: Settings,
+    report: Callable[[str], None] = print,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """The ablation as the card holds it; `report` gets a line a training.
 
@@ -174,7 +179,7 @@ def compare(
         generated = generate(some, generator, 1.0 / kept, settings.stream_ticks, 0)
         ticks[f"{kept:g}"] = {"real": _to_train_on(some.series), "generated": _to_train_on(generated)}
         report(f"{kept:.0%} of the training ticks: {ticks[f'{kept:g}']}")
-        rows = list(_trainings(some, generated, test, settings, report))
+        rows = list(_trainings(some, generated, test, settings, report, device))
         trained[f"{kept:g}"] = summary(rows, settings)
     plan = settings.forecaster
     return {
@@ -197,13 +202,19 @@ def _trainings(
     test: Lanes,
     settings: Settings,
     report: Callable[[str], None],
+    device: str,
 ) -> Iterator[tuple[float, ...]]:
     """Seed by seed, by rising share."""
     for seed in range(settings.seeds):
         for share in (0.0, *settings.shares):
             draw = mixed(generated, share, seed)
             net, history = forecaster.train(
-                dataset, settings.forecaster, seed, draw=draw, validation_lanes=settings.validation_lanes
+                dataset,
+                settings.forecaster,
+                seed,
+                draw=draw,
+                validation_lanes=settings.validation_lanes,
+                device=device,
             )
             found = measure(net, test, settings.forecaster)
             figures = ", ".join(f"{name} {value:.4f}" for name, value in zip(MEASURED, found, strict=True))
@@ -242,11 +253,11 @@ def paired(differences: NDArray[np.float64]) -> dict[str, float]:
     return {"difference": middle, "standard_error": error, "low": middle - reach, "high": middle + reach}
 
 
-def add(folder: Path, files: list[Path], settings: Settings) -> tuple[str, dict[str, Any]]:
+def add(folder: Path, files: list[Path], settings: Settings, device: str = "cpu") -> tuple[str, dict[str, Any]]:
     """Measure, and write it into the card of the generator in a folder of models; gives its name and the figures."""
     bundle = feed.newest(folder)
     generator = Generator(bundle)
-    found = compare(data.load(files, data.quiet), generator, settings)
+    found = compare(data.load(files, data.quiet), generator, settings, device=device)
     export.write_card(msgspec.structs.replace(generator.card, metrics=generator.card.metrics | {METRIC: found}), bundle)
     return generator.name, found
 
@@ -254,7 +265,8 @@ def add(folder: Path, files: list[Path], settings: Settings) -> tuple[str, dict[
 def main() -> int:
     """Write the ablation into the generator's card."""
     description = "Train the forecaster with and without generated ticks."
-    return measuring.run("training.augmentation", description, partial(add, settings=Settings()))
+    measure = partial(add, settings=Settings(), device=choose("auto"))
+    return measuring.run("training.augmentation", description, measure)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from training import (
     histograms,
     walk_forward,
 )
+from training.device import Device, libraries
 from training.forecasters.contract import ONLY_FOR, Kind
 from training.forecasters.contract import Settings as ForecasterSettings
 from training.gan import Settings as GanSettings
@@ -49,6 +50,7 @@ class Plan(msgspec.Struct, frozen=True):
     policy: PolicySettings = PolicySettings()
     seeds: int = 3  # the policy has its own number
     folds: int = 0  # of walk-forward cross-validation of the forecaster; 0: none
+    device: Device = "cpu"  # to train on
 
     def with_kind(self, kind: Kind) -> "Plan":
         """The same with another kind of forecaster."""
@@ -70,6 +72,7 @@ class Plan(msgspec.Struct, frozen=True):
             self.policy.quick(),
             seeds=1,
             folds=self.folds,
+            device=self.device,
         )
 
 
@@ -83,7 +86,7 @@ def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, an
     tried = []
     for number in range(seed, seed + plan.seeds):
         told = announce(f"{settings.kind}, seed {number}")
-        net, history = checkpoints.train(dataset, settings, number, out, told)
+        net, history = checkpoints.train(dataset, settings, number, out, told, plan.device)
         tried.append((min(history), net))
     order = sorted(range(len(tried)), key=lambda k: tried[k][0])
     reports = []
@@ -98,7 +101,7 @@ def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, an
     }
     if plan.folds:
         told = announce(f"{settings.kind}, walk-forward")
-        metrics["walk_forward_loss"] = walk_forward.losses(dataset, settings, seed, plan.folds, told)
+        metrics["walk_forward_loss"] = walk_forward.losses(dataset, settings, seed, plan.folds, told, plan.device)
     card = _card(
         dataset,
         "forecaster",
@@ -115,6 +118,7 @@ def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, an
         },
         metrics=metrics,
         notes=FORECASTER_NOTES,
+        libraries=libraries(plan.device),
     )
     written = export.write_bundle(tried[order[0]][1], card, out)
     checkpoints.remove(out, f"{settings.kind}-*")
@@ -160,7 +164,7 @@ def train_gan(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce:
     rng = np.random.default_rng(seed)
     windows = gan.sample_windows(dataset, data.TRAIN, settings.train_windows, rng)
     critic, adversary, distances = gan.train(
-        forecaster.fit_normalise(dataset), windows, settings, seed, announce("gan")
+        forecaster.fit_normalise(dataset), windows, settings, seed, announce("gan"), plan.device
     )
     held_out = gan.sample_windows(dataset, data.VALIDATION, settings.calibration_windows, rng)
     table = Calibration(*gan.calibrate(gan.scores(critic, held_out)))
@@ -182,6 +186,7 @@ def train_gan(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce:
         hyperparameters=data.describe(settings),
         metrics=metrics,
         notes=CRITIC_NOTES,
+        libraries=libraries(plan.device),
     )
     export.write_bundle(critic, card, out)
     train_generator(dataset, plan, seed, out, announce)
@@ -193,7 +198,9 @@ def train_generator(dataset: data.Dataset, plan: Plan, seed: int, out: Path, ann
     settings = plan.generator
     rng = np.random.default_rng(seed)
     windows = gan.sample_windows(dataset, data.TRAIN, settings.train_windows, rng)
-    trained = generator.train(forecaster.fit_normalise(dataset), windows, settings, seed, announce("generator"))
+    trained = generator.train(
+        forecaster.fit_normalise(dataset), windows, settings, seed, announce("generator"), plan.device
+    )
     test = gan.sample_windows(dataset, data.TEST, settings.test_windows, rng)
     card = _card(
         dataset,
@@ -210,6 +217,7 @@ def train_generator(dataset: data.Dataset, plan: Plan, seed: int, out: Path, ann
             "wasserstein_distance": float(np.mean(trained.distances[-50:])),
         },
         notes=GENERATOR_NOTES,
+        libraries=libraries(plan.device),
     )
     return export.write_bundle(
         generator.InDouble(trained.generator), msgspec.structs.replace(card, version=GENERATOR_VERSION), out
@@ -299,7 +307,13 @@ def train_policy(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announ
             f"{len(steps[data.TRAIN].executed)} decisions (one a second) to train the policy on, {least} are needed"
         )
     found = selection.tries(
-        forecaster.fit_normalise(dataset), steps[data.TRAIN], steps[data.VALIDATION], settings, seed, announce
+        forecaster.fit_normalise(dataset),
+        steps[data.TRAIN],
+        steps[data.VALIDATION],
+        settings,
+        seed,
+        announce,
+        plan.device,
     )
     best = found[0]
     name = selection.NAMES[best.algorithm]
@@ -313,6 +327,7 @@ def train_policy(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announ
         hyperparameters=settings.describe(best.algorithm),
         metrics=selection.report(found, steps[data.TEST], settings, seed),
         notes=POLICY_NOTES,
+        libraries=libraries(plan.device),
     )
     return export.write_bundle(best.net, card, out)
 

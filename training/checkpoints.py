@@ -2,7 +2,7 @@
 
 DIR/.checkpoints holds a file for each trained seed of a forecaster, its weights and validation losses, and one for each
 part of `tapewatch train all` whose bundle is written. Names end in a hash of all that the result depends on: settings,
-the files of ticks, the seed and the code. So another training takes none of them for its own.
+the files of ticks, the seed, the device and the code. So another training takes none of them for its own.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ class Done(msgspec.Struct, frozen=True):
     card_sha256: str
 
 
-def key(dataset: data.Dataset, settings: msgspec.Struct, seed: int) -> str:
-    """Of all that a training depends on."""
+def key(dataset: data.Dataset, settings: msgspec.Struct, seed: int, device: str = "cpu") -> str:
+    """Of all that a training depends on; a device sums in an order of its own."""
     files = [file.sha256 for file in dataset.files]
-    told = (msgspec.to_builtins(settings), files, seed, _code(), str(torch.__version__))
+    told = (msgspec.to_builtins(settings), files, seed, device, _code(), str(torch.__version__))
     return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
 
@@ -47,17 +47,22 @@ def _code() -> str:
 
 
 def train(
-    dataset: data.Dataset, settings: Settings, seed: int, out: Path, progress: forecaster.Progress
+    dataset: data.Dataset,
+    settings: Settings,
+    seed: int,
+    out: Path,
+    progress: forecaster.Progress,
+    device: str = "cpu",
 ) -> tuple[Forecaster, list[float]]:
     """As `forecaster.train`, or what an interrupted training left of it in `out`."""
-    file = out / FOLDER / f"{settings.kind}-{seed}-{key(dataset, settings, seed)}.pt"
+    file = out / FOLDER / f"{settings.kind}-{seed}-{key(dataset, settings, seed, device)}.pt"
     if file.is_file():
-        kept = torch.load(file, weights_only=True)
+        kept = torch.load(file, map_location="cpu", weights_only=True)
         net = forecaster.build(settings)
         net.load_state_dict(kept["weights"])
         progress(settings.rounds, settings.rounds, TAKEN_UP)
         return net.eval(), kept["history"]
-    net, history = forecaster.train(dataset, settings, seed, progress)
+    net, history = forecaster.train(dataset, settings, seed, progress, device=device)
     _write(file, lambda part: torch.save({"weights": net.state_dict(), "history": history}, part))
     return net, history
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from stream.config import DEFAULT_MODELS, Cluster, load
 from stream.errors import TapewatchError
 from stream.feeds import topic as ticks_of_topic
 from stream.help import Command
-from training import bundles, data, evaluation, forecaster, whole
+from training import augmentation, bundles, data, device, evaluation, forecaster, whole
 from training.forecasters.contract import Kind
 from training.samples import Forecasts
 
@@ -76,6 +77,14 @@ def _time(context: click.Context, parameter: click.Parameter, value: str | None)
     "--since", metavar="TIME", callback=_time, help="First time of ticks from Kafka, UTC, as 2026-01-31T09:30."
 )
 @click.option("--until", metavar="TIME", callback=_time, help="Time that ticks from Kafka must be before.")
+@click.option(
+    "--device",
+    "on",
+    type=click.Choice(device.WANTED),
+    default="auto",
+    show_default=True,
+    help="Where networks are trained: auto is cuda, an NVIDIA GPU, where there is one, else cpu.",
+)
 @click.option("--quick", is_flag=True, help="A few rounds, to see that all runs; the models are poor.")
 @click.pass_context
 def train(
@@ -91,14 +100,15 @@ def train(
     broker: str | None,
     since: int | None,
     until: int | None,
+    on: device.Wanted,
     quick: bool,
 ) -> None:
     """Train a forecaster, the GAN's critic, the policy (upon the champion among the forecasters in DIR), or all: every
     kind of forecaster, the champion chosen by validation loss, then critic and policy.
 
     DATA are Parquet or CSV files of ticks, or folders of Parquet files; without any, ../shared/data beside the
-    project, or the bundled samples. One processor core is used. What was interrupted goes on where it was when it is
-    called again with the same settings and data.
+    project, or the bundled samples. One processor core is used, and a GPU where there is one. What was interrupted goes
+    on where it was when it is called again with the same settings and data.
     """
     torch.set_num_threads(1)  # the same sums on every machine, and the small products gain nothing from more
     console = Console(stderr=True)
@@ -110,6 +120,9 @@ def train(
         raise click.UsageError(f"--kind is for `train forecaster`: {what} takes no kind, and all trains every one")
     if topic is None and (since, until) != (None, None):
         raise click.UsageError("--since and --until are for --from-kafka: files are taken whole")
+    chosen = device.choose(on)
+    if chosen != "cpu":
+        say(f"trained on the {device.name(chosen)}")
     if topic is not None:
         cluster = load(context.obj, overrides={"broker": broker}).cluster
         files = (*files, _from_kafka(cluster, topic, since or 0, MOST_NS if until is None else until, out, say))
@@ -117,7 +130,7 @@ def train(
     dataset = data.load(paths, say)
 
     def plan(of: Kind) -> bundles.Plan:
-        full = msgspec.structs.replace(bundles.Plan().with_kind(of), folds=folds)
+        full = msgspec.structs.replace(bundles.Plan().with_kind(of), folds=folds, device=chosen)
         full = full.quick() if quick else full
         return full.with_seeds(seeds) if seeds else full
 
@@ -135,7 +148,8 @@ def train(
             rest = [whole.Part(name, TRAINERS[name], plan("gru")) for name in ("gan", "policy")]
             written = whole.train(forecasters, rest, dataset, seed, out, announce)
             if not quick:
-                whole.measure(paths, out, announce)
+                on_device = partial(augmentation.add, settings=augmentation.Settings(), device=chosen)
+                whole.measure(paths, out, announce, whole.MEASURES | {augmentation.METRIC: on_device})
         else:
             written = [TRAINERS[what](dataset, plan(kind or "gru"), seed, out, announce)]
     for folder in written:

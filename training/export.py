@@ -33,7 +33,7 @@ LARGEST_BYTES: Final = 5_000_000
 
 
 def write_bundle(net: nn.Module, card: Card, folder: Path) -> Path:
-    """Write models/<name>/<version>/; the card's sha256, opset, commit and libraries are filled in.
+    """Write models/<name>/<version>/; the card's sha256, opset and commit are filled in, and its libraries added to.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def write_bundle(net: nn.Module, card: Card, folder: Path) -> Path:
         sha256=hashlib.sha256(content).hexdigest(),
         metrics=card.metrics | {"onnx_against_pytorch": error},
         git_commit=git_commit(),
-        libraries={name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
+        libraries={name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")} | card.libraries,
     )
     (target / "model.onnx").write_bytes(content)
     write_card(card, target)

@@ -54,6 +54,10 @@ class Lanes(NamedTuple):
     realized_variance: Tensor
     weight: Tensor  # 0 where a tick does not count
 
+    def to(self, device: str) -> "Lanes":
+        """The same on a device."""
+        return Lanes(*(tensor.to(device) for tensor in self))
+
 
 def draw_lanes(series: tuple[data.Series, ...], part: int, lanes: int, segment: int, rng: np.random.Generator) -> Lanes:
     """Random stretches of one part; files are drawn by the root of their ticks, so that long ones do not rule.
@@ -109,8 +113,8 @@ def validate(net: Forecaster, lanes: Lanes, settings: Settings) -> float:
 
 
 def mean_losses(net: Forecaster, lanes: Lanes, settings: Settings) -> dict[str, Tensor]:
-    """Mean of each part of the loss over lanes, the state carried from cut to cut."""
-    hidden = torch.zeros(lanes.weight.shape[1], net.state_width)
+    """Mean of each part of the loss over lanes, the state carried from cut to cut; net and lanes are on one device."""
+    hidden = torch.zeros(lanes.weight.shape[1], net.state_width, device=lanes.weight.device)
     total: dict[str, Tensor] = {}
     weight = 0.0
     with torch.no_grad():
@@ -146,6 +150,7 @@ def train(
     progress: Progress = lambda done, of, text: None,
     draw: Draw = draw_lanes,
     validation_lanes: int = VALIDATION_LANES,
+    device: str = "cpu",
 ) -> tuple[Forecaster, list[float]]:
     """Fit a forecaster on the training part; returns the best on validation and the validation loss of each round.
 
@@ -159,26 +164,30 @@ def train(
     held_out = draw_lanes(dataset.series, data.VALIDATION, validation_lanes, settings.segment, np.random.default_rng(0))
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))  # type: ignore[no-untyped-call]
     kept: Forecaster = average.module  # type: ignore[assignment]
+    # Each by itself: to move a recurrent layer lays its weights end to end, as cuDNN wants them; to copy it does not.
+    net.to(device)
+    kept.to(device)
+    held_out = held_out.to(device)
     optimizer = torch.optim.AdamW(net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.rounds, 0.02 * settings.learning_rate)
     best, best_weights, history = float("inf"), copy.deepcopy(net.state_dict()), []
     for round_number in range(settings.rounds):
         lanes = draw(dataset.series, data.TRAIN, settings.lanes, settings.segment, rng)
         lanes.weight[: settings.burn_in] = 0.0
-        _train_round(net, average, lanes, settings, optimizer)
+        _train_round(net, average, lanes.to(device), settings, optimizer)
         schedule.step()
         history.append(validate(kept, held_out, settings))
         if history[-1] < best:
             best, best_weights = history[-1], copy.deepcopy(kept.state_dict())
         progress(round_number + 1, settings.rounds, f"validation loss {history[-1]:.4f}")
     net.load_state_dict(best_weights)
-    return net.eval(), history
+    return net.cpu().eval(), history
 
 
 def _train_round(
     net: Forecaster, average: AveragedModel, lanes: Lanes, settings: Settings, optimizer: torch.optim.Optimizer
 ) -> None:
-    hidden = torch.zeros(lanes.weight.shape[1], net.state_width)
+    hidden = torch.zeros(lanes.weight.shape[1], net.state_width, device=lanes.weight.device)
     for cut in walk(lanes, settings.unroll):
         forecast, shortfall, hidden = net.sequence(cut.features, hidden.detach())
         if cut.weight.sum() == 0:

@@ -160,7 +160,7 @@ class RecurrentGenerator(nn.Module):
 
     def forward(self, condition: Tensor, noise: Tensor | None = None) -> Tensor:
         if noise is None:
-            noise = torch.randn(len(condition), WINDOW, self.noise)
+            noise = torch.randn(len(condition), WINDOW, self.noise).to(condition.device)
         steps, _ = self.gru(torch.cat((noise, condition[:, None].expand(-1, WINDOW, -1)), 2))
         window: Tensor = self.out(steps)
         return window.flatten(1)
@@ -184,7 +184,7 @@ class ConvolutionalGenerator(nn.Module):
 
     def forward(self, condition: Tensor, noise: Tensor | None = None) -> Tensor:
         if noise is None:
-            noise = torch.randn(len(condition), self.noise * 8)
+            noise = torch.randn(len(condition), self.noise * 8).to(condition.device)
         noise = noise.flatten(1)[:, : self.noise * 8]
         coarse = torch.relu(self.start(torch.cat((noise, condition), 1))).reshape(len(condition), -1, 4)
         window: Tensor = self.grow(coarse)
@@ -200,6 +200,10 @@ class Windows(NamedTuple):
     features: Tensor  # [k, 30]
     window: Tensor  # [k, WINDOW, 3]
     series: NDArray[np.int64]  # [k] which series each is of
+
+    def to(self, device: str) -> "Windows":
+        """The same on a device."""
+        return self._replace(features=self.features.to(device), window=self.window.to(device))
 
 
 def sample_windows(dataset: data.Dataset, part: int, most: int, rng: np.random.Generator) -> Windows:
@@ -265,6 +269,7 @@ def train(
     settings: Settings,
     seed: int,
     progress: Callable[[int, int, str], None] = lambda done, of, text: None,
+    device: str = "cpu",
 ) -> tuple[Critic, nn.Module, list[float]]:
     """Fit critic and generator; returns both and the estimated Wasserstein distance of each update."""
     torch.manual_seed(seed)
@@ -273,9 +278,10 @@ def train(
     critic.normalise.load_state_dict(normalise.state_dict())
     critic.fit(windows.features[:50_000], windows.window[:50_000])
     with torch.no_grad():
-        real = critic.standard(windows.features, windows.window)
-        condition = critic.condition(windows.features)
-    generator = GENERATORS[settings.generator](settings)
+        real = critic.standard(windows.features, windows.window).to(device)
+        condition = critic.condition(windows.features).to(device)
+    generator = GENERATORS[settings.generator](settings).to(device)
+    critic.to(device)
     of_critic = torch.optim.Adam(critic.parameters(), settings.learning_rate, betas=(0.0, 0.9))
     of_generator = torch.optim.Adam(generator.parameters(), settings.learning_rate, betas=(0.0, 0.9))
     distances = []
@@ -286,10 +292,10 @@ def train(
             faults = int(settings.faults * settings.batch)
             if faults:
                 fault = FAULTS[int(torch.randint(len(FAULTS), (1,), generator=chance))]
-                picked = rows[:faults]
-                broken = inject(fault, windows.features[picked], windows.window[picked], chance)
+                features, window = windows.features[rows[:faults]], windows.window[rows[:faults]]
+                broken = inject(fault, features, window, chance)
                 with torch.no_grad():
-                    fake[:faults] = critic.standard(windows.features[picked], broken)
+                    fake[:faults] = critic.standard(features.to(device), broken.to(device))
             distance = _update_critic(critic, of_critic, real[rows], fake, condition[rows], settings)
         rows = torch.randint(len(real), (settings.batch,), generator=chance)
         of_generator.zero_grad()
@@ -299,12 +305,12 @@ def train(
         distances.append(distance)
         if step % 10 == 9:
             progress(step + 1, settings.rounds, f"distance {distance:.3f}")
-    fit_regimes(critic, windows, settings)
-    return critic.eval(), generator.eval(), distances
+    fit_regimes(critic, windows.to(device), settings)
+    return critic.cpu().eval(), generator.cpu().eval(), distances
 
 
 def fit_regimes(critic: Critic, windows: Windows, settings: Settings) -> None:
-    """Fit middle and 99 % quantile of the distances of real windows to the regime, by pinball loss.
+    """Fit middle and 99 % quantile of the distances of real windows to the regime, by pinball loss, where both are.
 
     The critic is further from the windows of a quiet altcoin than from those of a liquid future, though both are
     normal. Without this the first would raise all the alarms and the second none.
@@ -333,7 +339,7 @@ def _pinball(missed: Tensor, level: float) -> Tensor:
 def _update_critic(
     critic: Critic, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, condition: Tensor, settings: Settings
 ) -> float:
-    mix = torch.rand(len(real), 1)
+    mix = torch.rand(len(real), 1).to(real.device)
     between = (mix * real + (1.0 - mix) * fake).requires_grad_()
     (slope,) = torch.autograd.grad(critic.judge(between, condition).sum(), between, create_graph=True)
     penalty = ((slope.norm(dim=1) - 1.0) ** 2).mean()

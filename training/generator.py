@@ -424,26 +424,39 @@ class Trained(NamedTuple):
 
 
 def train(
-    normalise: Normalise, windows: Windows, settings: Settings, seed: int, progress: Progress = _quiet
+    normalise: Normalise,
+    windows: Windows,
+    settings: Settings,
+    seed: int,
+    progress: Progress = _quiet,
+    device: str = "cpu",
 ) -> Trained:
     """Both phases on windows of the training part; the same seed gives the same generator."""
     torch.manual_seed(seed)
     chance = torch.Generator().manual_seed(seed)
     borders = Borders.of(own_units(windows.features, windows.window), settings.bins)
-    generator, judge = TradeGenerator(settings, normalise, borders), Judge(settings)
-    likelihoods = _learn_likelihood(generator, windows, settings, chance, progress)
-    distances = _learn_to_pass(generator, judge, windows, settings, chance, progress)
-    return Trained(generator.eval(), judge.eval(), likelihoods, distances)
+    generator, judge = TradeGenerator(settings, normalise, borders).to(device), Judge(settings).to(device)
+
+    def draw(count: int) -> Windows:
+        rows = torch.randint(len(windows.features), (count,), generator=chance)
+        some = Windows(windows.features[rows], windows.window[rows], windows.series[rows.numpy()])
+        return varied(some, settings.variation, chance).to(device)
+
+    likelihoods = _learn_likelihood(generator, draw, settings, progress)
+    distances = _learn_to_pass(generator, judge, draw, settings, chance, progress)
+    return Trained(generator.cpu().eval(), judge.cpu().eval(), likelihoods, distances)
 
 
-def _learn_likelihood(
-    generator: TradeGenerator, windows: Windows, settings: Settings, chance: torch.Generator, progress: Progress
-) -> list[float]:
+Draw = Callable[[int], Windows]
+"""So many random windows of the training part, varied, where the networks are."""
+
+
+def _learn_likelihood(generator: TradeGenerator, draw: Draw, settings: Settings, progress: Progress) -> list[float]:
     optimizer = torch.optim.Adam(generator.parameters(), settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.rounds, settings.learning_rate / 30.0)
     losses = []
     for step in range(settings.rounds):
-        some = varied(_some(windows, settings.batch, chance), settings.variation, chance)
+        some = draw(settings.batch)
         loss = generator.likelihood(some.features, own_units(some.features, some.window))
         _step(generator, optimizer, loss)
         schedule.step()
@@ -456,7 +469,7 @@ def _learn_likelihood(
 def _learn_to_pass(
     generator: TradeGenerator,
     judge: Judge,
-    windows: Windows,
+    draw: Draw,
     settings: Settings,
     chance: torch.Generator,
     progress: Progress,
@@ -465,7 +478,7 @@ def _learn_to_pass(
     of_generator = torch.optim.Adam(generator.parameters(), settings.adversarial_rate, betas=(0.0, 0.9))
 
     def update_judge() -> float:
-        some = varied(_some(windows, settings.adversarial_batch, chance), settings.variation, chance)
+        some = draw(settings.adversarial_batch)
         distance, loss = _judge_loss(judge, generator, some, settings, chance)
         of_judge.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -477,7 +490,7 @@ def _learn_to_pass(
     distances = []
     for step in range(settings.adversarial_rounds):
         distances.append([update_judge() for _ in range(settings.critic_updates)][-1])
-        some = varied(_some(windows, settings.adversarial_batch, chance), settings.variation, chance)
+        some = draw(settings.adversarial_batch)
         judged = judge(generator.draw(some.features, _noise(some, chance)).told(), generator.condition(some.features))
         likelihood = generator.likelihood(some.features, own_units(some.features, some.window))
         _step(generator, of_generator, settings.likelihood_weight * likelihood - judged.mean())
@@ -493,13 +506,8 @@ def _step(generator: TradeGenerator, optimizer: torch.optim.Optimizer, loss: Ten
     optimizer.step()
 
 
-def _some(windows: Windows, count: int, chance: torch.Generator) -> Windows:
-    rows = torch.randint(len(windows.features), (count,), generator=chance)
-    return Windows(windows.features[rows], windows.window[rows], windows.series[rows.numpy()])
-
-
 def _noise(windows: Windows, chance: torch.Generator) -> Tensor:
-    return torch.randn(len(windows.features), WINDOW, NOISE, generator=chance)
+    return torch.randn(len(windows.features), WINDOW, NOISE, generator=chance).to(windows.features.device)
 
 
 def _judge_loss(
@@ -510,7 +518,7 @@ def _judge_loss(
         condition = generator.condition(some.features)
         drawn = generator.draw(some.features, _noise(some, chance)).told()
     real = own_units(some.features, some.window).told()
-    mix = torch.rand(len(real), 1, 1, generator=chance)
+    mix = torch.rand(len(real), 1, 1, generator=chance).to(real.device)
     between = (mix * real + (1.0 - mix) * drawn).requires_grad_()
     (slope,) = torch.autograd.grad(judge(between, condition).sum(), between, create_graph=True)
     penalty = ((slope.flatten(1).norm(dim=1) - 1.0) ** 2).mean()

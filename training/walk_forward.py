@@ -53,7 +53,9 @@ def _refold(one: Series, borders: tuple[int, int, int]) -> Series:
     return one._replace(part=part)
 
 
-def losses(dataset: Dataset, settings: Settings, seed: int, count: int, progress: forecaster.Progress) -> list[float]:
+def losses(
+    dataset: Dataset, settings: Settings, seed: int, count: int, progress: forecaster.Progress, device: str = "cpu"
+) -> list[float]:
     """Loss of a forecaster trained in each fold on what followed its training and validation: see forecaster.validate.
 
     `progress` is told of all rounds of all folds.
@@ -64,7 +66,7 @@ def losses(dataset: Dataset, settings: Settings, seed: int, count: int, progress
         def told(done: int, of: int, note: str, fold: int = fold) -> None:
             progress(fold * of + done, count * of, f"fold {fold + 1}, {note}")
 
-        net, _ = forecaster.train(parted, settings, seed, told)
+        net, _ = forecaster.train(parted, settings, seed, told, device=device)
         lanes = forecaster.draw_lanes(parted.series, data.TEST, LANES, settings.segment, np.random.default_rng(0))
         found.append(forecaster.validate(net, lanes, settings))
     return found

@@ -61,13 +61,17 @@ def test_all_is_every_kind_then_critic_and_policy(tmp_path: Path, monkeypatch: p
 def test_all_measures_into_the_cards_unless_it_is_quick(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, quick: bool
 ) -> None:
-    measured: list[tuple[list[Path], Path]] = []
+    measured: list[tuple[list[Path], Path, dict[str, Any]]] = []
     monkeypatch.setattr(whole, "train", lambda *given: [])
-    monkeypatch.setattr(whole, "measure", lambda files, out, announce: measured.append((files, out)))
+    monkeypatch.setattr(whole, "measure", lambda files, out, _, measures: measured.append((files, out, measures)))
     file, out = write_sample(tmp_path / "ltc.parquet"), tmp_path / "models"
-    done = CliRunner().invoke(train, ["all", str(tmp_path), "--out", str(out), *(["--quick"] if quick else [])])
+    given = ["all", str(tmp_path), "--out", str(out), "--device", "cpu", *(["--quick"] if quick else [])]
+    done = CliRunner().invoke(train, given)
     assert done.exit_code == 0, done.output
-    assert measured == ([] if quick else [([file], out)])
+    assert [(files, into, list(measures)) for files, into, measures in measured] == (
+        [] if quick else [([file], out, list(whole.MEASURES))]
+    )
+    assert [measures["augmentation"].keywords["device"] for _, _, measures in measured] == ([] if quick else ["cpu"])
 
 
 def test_policy_without_a_forecaster_says_so(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What every forecaster is: state in, state out, one row of it an instrument, so that the worker knows no kinds.
 
 A kind says how wide its state is (`state_width`; the card's hidden_size) and how it walks ticks in two ways: packed, as
-the worker runs it, and in lanes, as it is trained. A state of zeros is that of an instrument not seen before.
+the worker runs it, on the CPU, and in lanes, as it is trained, on any device. A state of zeros is that of an instrument
+not seen before.
 """
 
 from abc import ABC, abstractmethod

@@ -151,7 +151,7 @@ def losses(forecast: Tensor, shortfall: Tensor, targets: Targets) -> dict[str, T
     # The forecast's own unit is held fixed here, so that only QLIKE moves the volatility.
     quantiles = forecast[:, _QUANTILES] / unit[:, :, None]
     missed = moved[:, :, None] - quantiles
-    level = torch.tensor(QUANTILE_LEVELS)
+    level = torch.tensor(QUANTILE_LEVELS, device=forecast.device)
     pinball = torch.maximum(level * missed, (level - 1.0) * missed).sum(2)
     loss_05, loss_01 = (-quantiles[:, :, _TAIL]).unbind(2)
     value_at_risk = loss_05 + TAIL_SHARE * (loss_01 - loss_05)

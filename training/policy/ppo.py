@@ -77,52 +77,55 @@ def train(
     settings: Settings,
     seed: int,
     progress: Progress = lambda done, of, text: None,
+    device: str = "cpu",
 ) -> tuple[Policy, list[float]]:
     """Fit a policy on decisions of the training part; returns it and the mean reward of each update's stretches."""
     torch.manual_seed(seed)
     net = Policy(settings.hidden, market)
     net.normalise.load_state_dict(normalise.state_dict())
-    critic = nn.Sequential(nn.Linear(WIDTH, settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, 3))
+    critic = nn.Sequential(nn.Linear(WIDTH, settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, 3)).to(device)
     seen = tape(steps, market, market.reward_clip)
     with torch.no_grad():
         inputs = net.inputs(steps.features, steps.forecast)
     cost = torch.from_numpy(seen.cost).float() * market.inventory_limit
-    actor = Actor(net, inputs, cost, settings.temperature)
+    actor = Actor(net.to(device), inputs.to(device), cost.to(device), settings.temperature)
     fading = (market.discount**steps.seconds).numpy()
-    moved = ahead(steps, settings.reward_seconds, market.reward_clip)
+    moved, whole = ahead(steps, settings.reward_seconds, market.reward_clip)
+    moved, whole = moved.to(device), whole.to(device)
     weights = [*net.parameters(), *critic.parameters()]
     optimizer = torch.optim.Adam(weights, settings.learning_rate, eps=1e-5)
     history = []
     for update in range(settings.updates):
         left = 1.0 - update / settings.updates
         optimizer.param_groups[0]["lr"] = left * settings.learning_rate
-        batch, reward = play(actor, critic, seen, fading, market, settings)
+        played, reward = play(actor, critic, seen, fading, market, settings)
+        batch = Batch(*(column.to(device) for column in played))
         for _ in range(settings.epochs):
             for picked in torch.split(torch.randperm(len(batch.row)), settings.minibatch):
                 some = Batch(*(column[picked] for column in batch))
                 loss = objective(actor, critic, some, settings.clip, left * settings.entropy)
-                loss = loss + forecast_loss(actor, moved, some.row)
+                loss = loss + forecast_loss(actor, (moved, whole), some.row)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(weights, settings.most_gradient)
                 optimizer.step()
         history.append(reward)
         progress(update + 1, settings.updates, f"reward {reward:.3f} bp")
-    return net.eval(), history
+    return net.cpu().eval(), history
 
 
 @torch.no_grad()
 def play(
     actor: Actor, critic: nn.Module, seen: Tape, fading: NDArray[np.float32], market: Market, settings: Settings
 ) -> tuple[Batch, float]:
-    """Stretches from random rows and positions; also their mean reward a decision, basis points."""
+    """Stretches from random rows and positions, on the CPU; also their mean reward a decision, basis points."""
     lanes, length = settings.lanes, min(settings.length, len(seen.moved) - 1)
     first = torch.randint(len(seen.moved) - length, (lanes,))
     rows = first[:, None] + torch.arange(length + 1)
-    chances = actor.log_chances(rows[:, :-1])
+    chances = actor.log_chances(rows[:, :-1]).cpu()
     table = draw(chances, torch.rand(lanes, length))
     walked = walk_lanes(table.numpy(), first.numpy(), torch.randint(3, (lanes,)).numpy(), seen, market)
-    values = critic(actor.inputs[rows]).numpy()  # [lanes, length + 1, 3]
+    values = critic(actor.inputs[rows]).cpu().numpy()  # [lanes, length + 1, 3]
     advantage, wanted = advantages(walked, values, fading[rows[:, :-1].numpy()], settings.trace)
     held, action = torch.from_numpy(walked.held).long(), torch.from_numpy(walked.action).long()
     chance = chances.flatten(2).gather(2, (3 * held + action)[..., None])[..., 0]
@@ -167,7 +170,7 @@ def advantages(
 
 def objective(actor: Actor, critic: nn.Module, some: Batch, clip: float, entropy: float) -> Tensor:
     """What is minimised: the clipped surrogate (Schulman et al. 2017, equations 7 and 9), value error, entropy."""
-    chances = actor.log_chances(some.row)[torch.arange(len(some.row)), some.held]
+    chances = actor.log_chances(some.row)[torch.arange(len(some.row), device=some.row.device), some.held]
     ratio = (chances.gather(1, some.action[:, None])[:, 0] - some.chance).exp()
     better = (some.advantage - some.advantage.mean()) / (some.advantage.std() + 1e-8)
     gain = torch.minimum(ratio * better, ratio.clamp(1.0 - clip, 1.0 + clip) * better).mean()

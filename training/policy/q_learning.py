@@ -77,6 +77,7 @@ def train(
     settings: Settings,
     seed: int,
     progress: Progress = lambda done, of, text: None,
+    device: str = "cpu",
 ) -> tuple[Policy, list[float]]:
     """Fit a policy on decisions of the training part; returns it and its loss every 100 updates."""
     torch.manual_seed(seed)
@@ -87,9 +88,13 @@ def train(
     returns = n_step_returns(seen, steps.seconds, settings.steps, market)
     moved, whole = ahead(steps, settings.reward_seconds, market.reward_clip)
     rows = torch.nonzero(returns.usable & whole)[:, 0]
-    cost = torch.from_numpy(seen.cost).float() * market.inventory_limit
+    cost = (torch.from_numpy(seen.cost).float() * market.inventory_limit).to(device)
     with torch.no_grad():
-        inputs = net.inputs(steps.features, steps.forecast)
+        inputs = net.inputs(steps.features, steps.forecast).to(device)
+    net.to(device)
+    target.to(device)
+    # Numbers of rows stay on the CPU, where they are drawn; what stands there is moved once.
+    reward, discount, moved = returns.reward.to(device), returns.discount.to(device), moved.to(device)
     optimizer = torch.optim.Adam(net.parameters(), settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.rounds, 0.05 * settings.learning_rate)
     history = []
@@ -98,7 +103,7 @@ def train(
         after = returns.next_row[picked]
         with torch.no_grad():
             best = _best_next(net, target, inputs[after], cost[after])
-            wanted = returns.reward[picked] + returns.discount[picked, None] * best
+            wanted = reward[picked] + discount[picked, None] * best
         state = net.encoder(inputs[picked])
         loss = nn.functional.smooth_l1_loss(net.decoder(state), wanted, beta=10.0)
         loss = loss + nn.functional.smooth_l1_loss(net.predictor(state)[:, 0], moved[picked], beta=10.0)
@@ -112,7 +117,7 @@ def train(
         if step % 100 == 99:
             history.append(float(loss.detach()))
             progress(step + 1, settings.rounds, f"loss {history[-1]:.3f}")
-    return net.eval(), history
+    return net.cpu().eval(), history
 
 
 def _best_next(net: Policy, target: Policy, inputs: Tensor, cost: Tensor) -> Tensor:

@@ -57,7 +57,13 @@ class Try(NamedTuple):
 
 
 def tries(
-    normalise: Normalise, train: Steps, validation: Steps, settings: Settings, seed: int, announce: Announce
+    normalise: Normalise,
+    train: Steps,
+    validation: Steps,
+    settings: Settings,
+    seed: int,
+    announce: Announce,
+    device: str = "cpu",
 ) -> list[Try]:
     """Every seed of both algorithms, the best on the validation part first."""
     market, found = settings.market, []
@@ -66,9 +72,9 @@ def tries(
         for algorithm in NAMES:
             told = announce(f"{algorithm}, seed {number}")
             if algorithm == "ppo":
-                net, _ = ppo.train(normalise, train, market, settings.ppo, number, told)
+                net, _ = ppo.train(normalise, train, market, settings.ppo, number, told, device)
             else:
-                net, _ = q_learning.train(normalise, train, market, settings.q_learning, number, told)
+                net, _ = q_learning.train(normalise, train, market, settings.q_learning, number, told, device)
             reward = account(walk(table(net, validation), seen, market)).mean_reward
             found.append(Try(algorithm, number, net, reward))
     return sorted(found, key=lambda one: -one.validation)
