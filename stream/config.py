@@ -155,10 +155,10 @@ class Conformal(_Section, frozen=True):
 
 
 class Rarity(_Section, frozen=True):
-    """How the anomaly follows each instrument's own tape; the critic's tail probability times a factor of each."""
+    """How the published anomaly follows each instrument's own tape: what a tail probability of 1 % is multiplied by."""
 
     step: Annotated[float, Meta(ge=0, le=1)] = 0.1  # of the factor's logarithm at a rare tick; 0: as the critic says
-    bound: Annotated[float, Meta(ge=1, le=100)] = 4.0  # factors stay between 1 / bound and bound
+    bound: Annotated[float, Meta(ge=1, le=50)] = 6.0  # factors stay between 1 / bound and bound
 
 
 class Alerts(_Section, frozen=True):

@@ -69,7 +69,7 @@ WATCHED: Final = (
     (
         "anomaly",
         "0 to 1",
-        "Anomaly of the newest tick of a watched instrument: 0.99 is exceeded by 1 % of normal ticks.",
+        "Anomaly of the newest tick of a watched instrument: 0.99 is exceeded by 1 % of its own ticks.",
     ),
     ("flow", "0 to 1", "Component flow of a watched instrument's score."),
     ("liquidity", "0 to 1", "Component liquidity of a watched instrument's score."),

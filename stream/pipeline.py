@@ -312,9 +312,12 @@ class Pipeline:
         slot = ticks.slot[columns.row]
         inference = self._infer(slot, columns)
         clock.lap("inference")
-        forecast, shortfall, anomaly = self._adjust(slot, ticks, columns, inference)
+        anomaly = np.interp(inference.score, *self._models.calibration)
+        warming = columns.context[:, WARMING] != 0.0
+        forecast, shortfall = self._adjust(slot, ticks, columns, inference, warming)
+        rare = rarity.adjust(self.state.rarity, slot, warming, anomaly, self._rarity_rules)
         assessed = risk.compute(
-            self.state.risk, slot, columns.features, columns.context, forecast, shortfall, anomaly, self._risk_rules
+            self.state.risk, slot, columns.features, columns.context, forecast, shortfall, rare, self._risk_rules
         )
         taken = actions.compute(
             self.state.actions,
@@ -328,6 +331,7 @@ class Pipeline:
             None if halted is None else halted[columns.row],
         )
         results = _results(ticks, columns, slot, forecast, assessed, taken)
+        # By the table: a mean over some thirty ticks would hardly rise where each of them makes the next less rare.
         changes = self._alerts(results, columns, anomaly)
         clock.lap("risk")
         return Answers(results, columns, changes, self._refusals(ticks, columns))
@@ -435,12 +439,14 @@ class Pipeline:
         return inference
 
     def _adjust(
-        self, slot: NDArray[np.int32], ticks: TickColumns, columns: FeatureColumns, inference: Inference
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Forecast, ES and anomaly as the instruments' own scales have them; the forecast rounded."""
-        warming = columns.context[:, WARMING] != 0.0
-        anomaly = np.interp(inference.score, *self._models.calibration)
-        rarity.adjust(self.state.rarity, slot, warming, anomaly, self._rarity_rules)
+        self,
+        slot: NDArray[np.int32],
+        ticks: TickColumns,
+        columns: FeatureColumns,
+        inference: Inference,
+        warming: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The forecast as it is published, rounded, and the ES."""
         forecast = inference.forecast.astype(np.float64)
         shortfall = conformal.adjust(
             self.state.conformal,
@@ -453,7 +459,7 @@ class Pipeline:
             self._conformal_rules,
             self._rules.session_gap_ns,
         )
-        return round_significant(forecast), shortfall, anomaly
+        return round_significant(forecast), shortfall
 
     def _carried(self, slots: NDArray[Any]) -> NDArray[np.float32]:
         hidden = self.state.hidden[slots, : self._models.hidden_size]

@@ -245,8 +245,9 @@ GENERATOR_NOTES: Final = [
 
 CRITIC_NOTES: Final = [
     "Higher is more anomalous: the score is the negative of the Wasserstein critic, less its median in the regime, in "
-    "units of the way from there to its 99 % quantile in the regime. anomaly is the score put through "
-    "the calibration table, fitted on normal ticks of the validation part: on those 0.99 is exceeded by 1 %.",
+    "units of the way from there to its 99 % quantile in the regime. The critic's anomaly is the score put through "
+    "the calibration table, fitted on normal ticks of the validation part: on those 0.99 is exceeded by 1 %. What the "
+    "worker publishes as anomaly is that, held to each instrument's own tape.",
     "Normal ticks are all but those from 10 min before to 2 h after an event that a file names.",
     "share_above_0.99 is measured per instrument on normal ticks of the test part; 0.01 is the aim.",
     "A share of the false windows in training are real ones with an injected fault (hyperparameter faults), of the "

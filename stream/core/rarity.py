@@ -1,15 +1,20 @@
 """Anomaly held to each instrument's own tape while running: the hundredth that is rarest gets 0.99 and above.
 
 The critic's table was fitted over all instruments, and one of them may look rare, or common, day after day. So each
-instrument carries a factor on the tail probability 1 - anomaly. A tick that comes out below RARE multiplies the factor
-by exp(step * (1 - RARE)) for the ticks behind it, any other by exp(-step * RARE). Whatever the market does, the share
-of such ticks among `n` then differs from RARE by at most log(bound^2) / (step * n), as long as the factor is not at
-its bound (quantile tracking: Angelopoulos, Candes and Tibshirani 2023, in the logarithm of the factor).
+instrument raises the table's tail probability, 1 - anomaly, to a power of its own:
 
-The bound is what keeps a long fault visible: a tick that the table calls rarer than RARE / bound stays above 0.99
-however long the fault goes on. A new instrument starts with a factor of 1, the table's own word.
+    published tail = tail ^ (1 - log(factor) / log(1 / RARE))
 
-Measured in chunks of 512 ticks of 16 instruments on one core of a 2-core machine: 10 ns a tick, best of 400.
+which leaves 0 and 1 where they are and multiplies a tail of RARE by the factor. A tick that comes out below RARE
+multiplies the factor by exp(step * (1 - RARE)) for the ticks behind it, any other by exp(-step * RARE). Whatever the
+market does, the share of such ticks among `n` then differs from RARE by at most log(bound^2) / (step * n), as long as
+the factor is not at its bound (quantile tracking: Angelopoulos, Candes and Tibshirani 2023, in the logarithm).
+
+With a step of 0.1 and a bound of 6, some eighteen such ticks in a row take the factor from 1 to its bound, and 1,800 others
+take it back. The bound keeps a long fault visible: what the table calls rarer than 1 in 1,900 stays above 0.99 however
+long it goes on. A new instrument starts with a factor of 1, the table's own word.
+
+Measured in chunks of 512 ticks of 16 instruments on one core of a 2-core machine: 20 ns a tick, best of 400.
 """
 
 import math
@@ -21,6 +26,7 @@ from numpy.typing import NDArray
 
 RARE: Final = 0.01
 """Promised share of ticks with an anomaly above 1 - RARE."""
+LOG_RARE: Final = math.log(RARE)
 
 STATE: Final = np.dtype([("log_factor", np.float64)], align=True)
 
@@ -43,8 +49,8 @@ def adjust(
     warming: NDArray[np.bool_],
     anomaly: NDArray[np.float64],
     rules: RarityRules,
-) -> None:
-    """Walk the accepted ticks in order; `state` and `anomaly` are changed in place.
+) -> NDArray[np.float64]:
+    """Walk the accepted ticks in order; `state` is changed in place.
 
     Parameters
     ----------
@@ -56,16 +62,23 @@ def adjust(
         As the critic's table says it, in [0, 1].
     rules
         Step and bound of the factor.
+
+    Returns
+    -------
+    float64[m]
+        The anomaly of each tick for its instrument, in [0, 1].
     """
-    _walk(state, slot, warming, anomaly, rules.step, math.log(rules.bound))
+    published = np.empty(len(slot))
+    _walk(state, slot, warming, anomaly, rules.step, math.log(rules.bound), published)
+    return published
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _walk(state: Any, slot: Any, warming: Any, anomaly: Any, step: float, bound: float) -> None:
+def _walk(state: Any, slot: Any, warming: Any, anomaly: Any, step: float, bound: float, published: Any) -> None:
     for i in range(slot.shape[0]):
         s = state[slot[i]]
-        tail = min(1.0, (1.0 - anomaly[i]) * math.exp(s.log_factor))
-        anomaly[i] = 1.0 - tail
+        tail = (1.0 - anomaly[i]) ** (1.0 + s.log_factor / LOG_RARE)
+        published[i] = 1.0 - tail
         if not warming[i]:
             surprise = (1.0 if tail < RARE else 0.0) - RARE
             s.log_factor = min(bound, max(-bound, s.log_factor + step * surprise))

@@ -60,7 +60,8 @@ class Scorer:
         )
         (score,) = self._critic.run(["critic_score"], {"features": found.features, "window": found.window})
         anomaly = np.interp(score[:, 0], *self._calibration)
-        rarity.adjust(state.rarity, slot_column, found.context[:, WARMING] != 0.0, anomaly, self._rarity_rules)
+        warming = found.context[:, WARMING] != 0.0
+        rare = rarity.adjust(state.rarity, slot_column, warming, anomaly, self._rarity_rules)
         values, rewards = self._policy.run(["action_values", "rewards"], {"features": found.features, "forecast": raw})
         forecast = raw.astype(np.float64)
         shortfall = conformal.adjust(
@@ -68,7 +69,7 @@ class Scorer:
             slot_column,
             np.array([tick["exchange_ns"]]),
             np.array([tick["price"]], np.float64),
-            found.context[:, WARMING] != 0.0,
+            warming,
             forecast,
             tail,
             self._conformal_rules,
@@ -76,7 +77,7 @@ class Scorer:
         )
         forecast = round_significant(forecast)
         assessed = risk.compute(
-            state.risk, slot_column, found.features, found.context, forecast, shortfall, anomaly, self._risk_rules
+            state.risk, slot_column, found.features, found.context, forecast, shortfall, rare, self._risk_rules
         )
         taken = actions.compute(
             state.actions,
