@@ -17,8 +17,8 @@ PURPOSE: Final = {
     "makes VaR 99 % and ES 97.5 % of them, once they follow the exceptions of the instrument at hand; what this card "
     "says of them is before that. It is meant to tell how much a price may move, not where to.",
     "critic": "Answers every tick with a score of the last 32 trades; the table in the card turns it into the "
-    "share of normal ticks that score less, of which the worker makes `anomaly`, held to each instrument's own tape, and, "
-    "as it is, the alert of that name. It is meant to draw a human's eye to a tape that behaves as it seldom "
+    "share of normal ticks that score less. The worker's alerts of an anomaly go by that; its `anomaly` is the same, "
+    "held to each instrument's own tape. It is meant to draw a human's eye to a tape that behaves as it seldom "
     "does; it does not say why, and an anomaly is no proof of misconduct.",
     "generator": "Makes windows of 32 trades that do not exist, from noise and the recent scale of an instrument: "
     "synthetic "

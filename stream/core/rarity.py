@@ -10,9 +10,9 @@ multiplies the factor by exp(step * (1 - RARE)) for the ticks behind it, any oth
 market does, the share of such ticks among `n` then differs from RARE by at most log(bound^2) / (step * n), as long as
 the factor is not at its bound (quantile tracking: Angelopoulos, Candes and Tibshirani 2023, in the logarithm).
 
-With a step of 0.1 and a bound of 6, some eighteen such ticks in a row take the factor from 1 to its bound, and 1,800 others
-take it back. The bound keeps a long fault visible: what the table calls rarer than 1 in 1,900 stays above 0.99 however
-long it goes on. A new instrument starts with a factor of 1, the table's own word.
+With a step of 0.1 and a bound of 6, some eighteen such ticks in a row take the factor from 1 to its bound, and 1,800
+others take it back. The bound keeps a long fault visible: what the table calls rarer than 1 in 1,900 stays above 0.99
+however long it goes on. A new instrument starts with a factor of 1, the table's own word.
 
 Measured in chunks of 512 ticks of 16 instruments on one core of a 2-core machine: 20 ns a tick, best of 400.
 """

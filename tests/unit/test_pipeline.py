@@ -5,6 +5,7 @@ from typing import Any, cast
 import msgspec
 
 from stream.config import Features, Settings
+from stream.core.results import RISK_COLUMNS
 from stream.encoding import values
 from stream.inference import Models
 from stream.messages import Action, Prediction, Risk, decode_action, decode_prediction, decode_risk
@@ -97,6 +98,16 @@ def test_alert_names_who_what_and_the_tick_that_opened_it() -> None:
     assert (alert.state, alert.detail, alert.offset) == ("opened", "gapped", 1030)
     assert alert.reasons[0].feature == "gap_seconds"
     assert alert.reasons[0].value == 171.0
+
+
+def test_alerts_go_by_the_critics_anomaly_and_results_by_the_instruments_own() -> None:
+    sent = ticks(10)
+    one, other = pipeline(), pipeline()
+    other.state.rarity["log_factor"][:] = -1.0
+    first, second = (each.process(chunk(sent), 0) for each in (one, other))
+    shown, rarer = (output.results.risk[:, RISK_COLUMNS.index("anomaly")] for output in (first, second))
+    assert (rarer > shown).all()
+    assert one.state.alerts["anomaly"][0] == other.state.alerts["anomaly"][0] > 0.0
 
 
 def test_silent_feed_opens_a_stale_alert_once_and_closes_with_its_next_tick() -> None:
