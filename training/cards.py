@@ -30,6 +30,8 @@ PURPOSE: Final = {
 }
 SHARE_WANTED: Final = (0.005, 0.02)  # where 1 % is promised: half to twice as much passes
 PUBLISHED: Final = "published_share_above_0.99"
+MISCALIBRATED: Final = 0.1
+"""A larger calibration error of the probability of a rise is listed among what fails."""
 TOO_SELDOM: Final = 0.5
 """A fault found less often than this is listed among what fails."""
 
@@ -179,6 +181,9 @@ def _forecaster_fails(card: Card) -> Iterator[str]:
                 f"{where}: direction right in {_shipped(n['accuracy']):.1%}, always saying the more frequent one in "
                 f"{n['accuracy_majority']:.1%}."
             )
+        off = _shipped(n.get("calibration_error", 0.0))
+        if off > MISCALIBRATED:
+            yield f"{where}: probabilities of a rise are off by {off:.3f} on average."
         low = _shipped(n["coverage"]["0.01"])
         if not SHARE_WANTED[0] <= low <= SHARE_WANTED[1]:
             yield f"{where}: {low:.2%} of returns are below the 1 % quantile, so VaR 99 % is off there."
