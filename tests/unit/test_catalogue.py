@@ -93,6 +93,15 @@ def test_card_says_where_the_forecaster_loses_to_ewma() -> None:
         assert f"{file}, {horizon}: QLIKE" in fails
 
 
+@pytest.mark.parametrize(("error", "told"), [(0.099, False), (0.125, True)])
+def test_card_says_where_probabilities_of_a_rise_are_off(*, error: float, told: bool) -> None:
+    card = read_card(MODELS / "gru" / "2" / "card.json")
+    ten = card.metrics["test"]["es_ticks.parquet"]["10s"]
+    card.metrics["test"] = {"es_ticks.parquet": {"10s": ten | {"calibration_error": error}}}
+    fails = cards.markdown(card).split("## Where it fails")[1].split("## ")[0]
+    assert ("es_ticks.parquet, 10s: probabilities of a rise are off by 0.125 on average." in fails) == told
+
+
 @pytest.mark.parametrize(("own", "shown"), [(-6.5, "| **-6.5000** | -6.0000 |"), (-5.5, "| -5.5000 | **-6.0000** |")])
 def test_card_says_where_an_exponential_tail_is_no_worse_than_its_own_shortfall(own: float, shown: str) -> None:
     card = read_card(MODELS / "gru" / "2" / "card.json")
