@@ -331,6 +331,9 @@ def _policy_fails(card: Card) -> Iterator[str]:
             f"Its reward, {reward['mean']:.5f} bp a decision over the seeds, is within two deviations "
             f"({reward['sd']:.5f}) of 0 or below: it cannot be told apart from doing nothing."
         )
+    profit = _shipped(ours["profit"])
+    if profit < 0.0:
+        yield f"It lost {-profit:.1f} bp of one unit on the test part, in {card.metrics['decisions']:,} decisions."
     if ours.get("deflated_sharpe", 1.0) < LEAST_DEFLATED:
         yield (
             f"Its Sharpe ratio, {_shipped(ours['sharpe']):.5f} a decision, lies with 95 % between "

@@ -85,6 +85,14 @@ def test_committed_card_is_the_generated_one(folder: Path) -> None:
         assert (folder / "calibration.svg").read_text(encoding="utf-8") == picture
 
 
+def test_readme_says_of_the_policy_what_its_card_says() -> None:
+    (folder,) = [folder for folder in SHIPPED if read_card(folder / "card.json").family == "policy"]
+    metrics = read_card(folder / "card.json").metrics
+    flat = metrics["test"][metrics["way"]]["share_flat"]["shipped"]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"the policy stays flat on {100 * flat:.1f} % of its decisions" in readme
+
+
 def test_card_says_where_the_forecaster_loses_to_ewma() -> None:
     card = read_card(MODELS / "gru" / "2" / "card.json")
     fails = cards.markdown(card).split("## Where it fails")[1].split("## ")[0]

@@ -295,6 +295,7 @@ def policy_card(**changed: Any) -> Card:
     metrics = {
         "way": "ppo",
         "tries": 26,
+        "decisions": 12_345,
         "luckiest_sharpe": 0.0021,
         "test": {"ppo": way},
         "validation_mean_reward": {"ppo": [0.5, -0.25]},
@@ -310,6 +311,7 @@ def test_card_tells_how_sure_a_policy_is() -> None:
     assert "by which the choice was made: ppo 0.50000, -0.25000." in text
     fails = text.split("## Where it fails")[1].split("## ")[0]
     assert "cannot be told apart from doing nothing" in fails
+    assert "It lost 3.0 bp of one unit on the test part, in 12,345 decisions." in fails
     assert "more than the luck of 26 tries has a probability of 0.250" in fails
     assert "the largest deflated Sharpe ratio is 0.250, of ppo" in fails
     assert "It is flat" not in fails
