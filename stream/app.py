@@ -604,10 +604,14 @@ async def serve(
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     _bound_the_stop(worker)
+    have_the_last_word(loop)
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await worker.app.stop()
             await running
+    except KafkaError as error:
+        reason = f"the Kafka client failed while the worker stopped: {error!r}; what was not committed comes again"
+        raise worker.failure or WorkerFailed(reason) from None
     except TimeoutError:
         raise WorkerFailed(
             f"the worker did not stop within {STOP_SECONDS:g} s: what was not committed comes again"
@@ -617,6 +621,20 @@ async def serve(
     if worker.failure is not None:
         raise worker.failure
     log.info("stopped group=%s", settings.worker.group)
+
+
+def have_the_last_word(loop: asyncio.AbstractEventLoop) -> None:
+    """Tell no more of errors of Kafka's client that nobody waits for.
+
+    A producer that is fenced in the middle of a transaction leaves a future behind with that error. asyncio tells of
+    it, with a traceback, when the future goes away: behind the line that says why the worker ended.
+    """
+
+    def tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), KafkaError):
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(tell)
 
 
 def _bound_the_stop(worker: Worker) -> None:
