@@ -224,7 +224,7 @@ def train_generator(dataset: data.Dataset, plan: Plan, seed: int, out: Path, ann
     )
 
 
-GENERATOR_VERSION: Final = "2"  # 1 was the half of the critic's GAN: continuous returns, none of them nought
+GENERATOR_VERSION: Final = "3"  # 1 was the half of the critic's GAN; 2 was trained in two processes
 GENERATOR_NOTES: Final = [
     "Noise and the recent scale of an instrument (variances, trade rates, spread and price impact among the features) "
     "-> the log return, log time gap and signed log size of each of 32 trades. No worker "
@@ -234,8 +234,7 @@ GENERATOR_NOTES: Final = [
     "second phase only; the critic that ships as wgan was trained apart, with another generator.",
     "The second phase was not seen to help: on 5,000 windows of the validation part the discriminative score was 0.046 "
     "and seven facts of ten in their bands after the first phase alone, 0.053 and three after a second one three times "
-    "as fast (two seeds of the score). The one that ships was trained with the code, seed and hyperparameters of this "
-    "card, a process for each phase.",
+    "as fast (two seeds of the score).",
     "No return exceeds the largest of the training part, in volatilities of the instrument. In training, scales are "
     "varied, and windows mirrored, bought for sold.",
     "Windows know nothing of each other: what lasts longer than 32 trades is in the condition, which "

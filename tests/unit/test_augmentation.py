@@ -156,12 +156,12 @@ def test_the_verdict_in_words() -> None:
 
 
 def test_the_command_writes_the_card_and_leaves_the_graph(tmp_path: Path) -> None:
-    shutil.copytree(newest(MODELS), tmp_path / "wgan-generator" / "2")
-    bundle = tmp_path / "wgan-generator" / "2"
+    shutil.copytree(newest(MODELS), tmp_path / "wgan-generator" / "3")
+    bundle = tmp_path / "wgan-generator" / "3"
     graph = (bundle / "model.onnx").read_bytes()
     settings = Settings(SMALL, seeds=2, kept=(1.0, 0.2), shares=(0.5,), stream_ticks=TICKS, test_lanes=4)
     name, found = augmentation.add(tmp_path, [write_sample(tmp_path / "ltc.parquet")], settings)
-    assert name == "wgan-generator@2"
+    assert name == "wgan-generator@3"
     assert (bundle / "model.onnx").read_bytes() == graph
     card = read_card(bundle / "card.json")
     assert set(card.metrics["augmentation"]["trained"]) == {"1", "0.2"}

@@ -78,7 +78,7 @@ def test_the_command_writes_ticks_that_a_worker_takes(tmp_path: Path) -> None:
     options = ["simulate", "--generator", "--out", str(file), "--seconds", "600", "--seed", "3", "--symbol", "A"]
     done = CliRunner().invoke(cli.commands, options, catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert "made by wgan-generator@2" in done.output
+    assert "made by wgan-generator@3" in done.output
     done = CliRunner().invoke(cli.commands, ["backtest", str(file), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     assert ", 0 rejected," in done.output
@@ -99,4 +99,4 @@ def test_what_a_generator_cannot_do_is_refused(shipped: Generator, tmp_path: Pat
 
 
 def test_a_generator_among_the_models_serves_no_head() -> None:
-    assert "wgan-generator@2" not in inference.load(Path(Settings().worker.models)).names
+    assert "wgan-generator@3" not in inference.load(Path(Settings().worker.models)).names

@@ -233,7 +233,7 @@ def test_the_simulator_takes_only_a_signed_generator(folder: Path, key: Path, tm
     simulate += ["--symbol", "MADE", "--out", str(tmp_path / "made.csv")]
     run(*simulate)
     assert (tmp_path / "made.csv").stat().st_size > 0
-    (folder / "wgan-generator" / "2" / "card.json.sig").unlink()
+    (folder / "wgan-generator" / "3" / "card.json.sig").unlink()
     done = CliRunner().invoke(cli.commands, simulate)
     assert isinstance(done.exception, ModelMismatch)
     assert "wgan-generator" in str(done.exception)
