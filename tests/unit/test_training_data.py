@@ -19,10 +19,6 @@ TEN, SIXTY = range(2)
 ONE_SESSION = np.zeros(200, np.int64)
 
 
-def quiet(line: str) -> None:
-    """No report."""
-
-
 def test_targets_by_hand() -> None:
     # Prices 100, 101 at 0.5 s, 99 at 3 s and 102 at 9.5 s; nothing more until 70 s.
     clock = (np.array([0.0, 0.5, 3.0, 9.5, 70.0]) * SECOND).astype(np.int64)
@@ -70,13 +66,15 @@ def test_windows_are_those_of_the_kernel() -> None:
 
 def test_what_comes_later_changes_nothing_before(tmp_path: Path) -> None:
     """Shuffle the prices and sizes of the future: features and targets that end before it keep every bit."""
-    plain = data.load([write_sample(tmp_path / "a.parquet")], quiet).series[0]
+    plain = data.load([write_sample(tmp_path / "a.parquet")], data.quiet).series[0]
     rng = np.random.default_rng(3)
     cut = 15_000
     later = cut + rng.permutation(5_000)
     table = {name: pq_column(tmp_path / "a.parquet", name) for name in ("price", "size")}
     shuffled = {name: np.concatenate((column[:cut], column[later])) for name, column in table.items()}
-    other = data.load([write_sample(tmp_path / "b.parquet", price=shuffled["price"], size=shuffled["size"])], quiet)
+    other = data.load(
+        [write_sample(tmp_path / "b.parquet", price=shuffled["price"], size=shuffled["size"])], data.quiet
+    )
     changed = other.series[0]
     assert np.array_equal(plain.features[:cut], changed.features[:cut])
     assert not np.array_equal(plain.features[cut:], changed.features[cut : len(plain.features)])
@@ -93,7 +91,7 @@ def pq_column(path: Path, name: str) -> np.ndarray[tuple[int], np.dtype[np.float
 
 
 def test_parts_are_apart_by_the_longest_horizon() -> None:
-    one = data.load([SAMPLE], quiet).series[0]
+    one = data.load([SAMPLE], data.quiet).series[0]
     bounds = [(one.clock_ns[one.part == part].min(), one.clock_ns[one.part == part].max()) for part in range(3)]
     for (_, before), (after, _) in pairwise(bounds):
         assert after - before >= max(HORIZONS) * SECOND
@@ -108,24 +106,24 @@ def test_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     distinct = np.unique(table["exchange_ns"].to_numpy(), return_index=True)[1]
     pq.write_table(table.take(distinct), ordered)
     pq.write_table(table.take(np.random.default_rng(0).permutation(distinct)), tmp_path / "b.parquet")
-    first, second = (data.load([tmp_path / name], quiet).series[0] for name in ("a.parquet", "b.parquet"))
+    first, second = (data.load([tmp_path / name], data.quiet).series[0] for name in ("a.parquet", "b.parquet"))
     assert np.array_equal(first.features, second.features)
 
 
 def test_no_side_is_inferred_and_trained_on(tmp_path: Path) -> None:
-    one = data.load([write_sample(tmp_path / "a.parquet", side=None)], quiet).series[0]
+    one = data.load([write_sample(tmp_path / "a.parquet", side=None)], data.quiet).series[0]
     assert np.isfinite(one.features).all()
     assert (one.features[1000:, kernel.INDEX["order_flow_imbalance_60s"]] != 0).any()
 
 
 def test_too_few_ticks_says_how_many_are_needed(tmp_path: Path) -> None:
     with pytest.raises(TapewatchError, match=r"small.parquet: 1,\d+ ticks to train on, 5,000 are needed"):
-        data.load([write_sample(tmp_path / "small.parquet", 3_000)], quiet)
+        data.load([write_sample(tmp_path / "small.parquet", 3_000)], data.quiet)
 
 
 def test_price_that_never_moves_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TapewatchError, match="the price never changes"):
-        data.load([write_sample(tmp_path / "a.parquet", price=np.full(20_000, 83.0))], quiet)
+        data.load([write_sample(tmp_path / "a.parquet", price=np.full(20_000, 83.0))], data.quiet)
 
 
 def test_rows_that_are_no_ticks_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -139,7 +137,7 @@ def test_rows_that_are_no_ticks_are_left_out_and_counted(tmp_path: Path) -> None
 
 def test_file_that_is_none_of_ticks_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match="has no column price"):
-        data.load([write_sample(tmp_path / "a.parquet", price=None)], quiet)
+        data.load([write_sample(tmp_path / "a.parquet", price=None)], data.quiet)
 
 
 def test_ewma_is_the_grid_variance_times_the_horizon() -> None:
