@@ -100,7 +100,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "doctor": ("tapewatch doctor --broker kafka-1:9092",),
     "config": ("tapewatch config", "tapewatch --config tapewatch.toml config"),
     "bench": (
-        "tapewatch bench   # all parts but checkpoints and recovery: some 20 minutes",
+        "tapewatch bench   # all parts: some half an hour",
         "tapewatch bench latency burst --runs 3 --json found.json",
         "tapewatch bench drain --ticks 1000000 --docs",
     ),

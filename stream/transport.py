@@ -448,13 +448,20 @@ class Consumer(driver.Consumer):
     @Service.task
     async def _commit_handler(self) -> None:
         """Commit each partition once in the interval, one after the other: all at once would hold the stream up."""
+        moment = time.monotonic()
         while not self.should_stop:
             tps = sorted(self.ledgers)
             for tp in tps:
-                await self.sleep(self.commit_interval / len(tps))
+                moment = await self._sleep_until(moment + self.commit_interval / len(tps))
                 self._begin_commit(tp)
             if not tps:
-                await self.sleep(self.commit_interval)
+                moment = await self._sleep_until(moment + self.commit_interval)
+
+    async def _sleep_until(self, moment: float) -> float:
+        """Returns `moment` (time.monotonic()), or now where that is later, so that no delay shifts what follows it."""
+        now = time.monotonic()
+        await self.sleep(max(0.0, moment - now))
+        return max(moment, now)
 
     def _begin_commit(self, tp: TP) -> None:
         """Commit `tp` beside the stream, unless its last commit is still under way."""
