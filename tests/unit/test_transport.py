@@ -227,3 +227,42 @@ def test_partitions_commit_beside_each_other_and_none_twice_at_once() -> None:
         return [tp.partition for tp in consumer.begun]
 
     assert asyncio.run(play()) == [0, 1, 0]
+
+
+class Beating:
+    """What `Consumer._commit_handler` needs of a consumer, on a clock of its own; each commit holds it up."""
+
+    commit_interval = 0.2
+    ledgers = (TopicPartition("ticks", 0), TopicPartition("ticks", 1))
+    should_stop = False
+    _sleep_until = Consumer._sleep_until
+
+    def __init__(self, held_up: Sequence[float]) -> None:
+        self.now = 100.0
+        self._held_up = list(held_up)
+        self.begun: list[tuple[int, float]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """The clock moves on."""
+        self.now += seconds
+
+    def _begin_commit(self, tp: TopicPartition) -> None:
+        self.begun.append((tp.partition, round(self.now - 100.0, 9)))
+        self.now += self._held_up.pop(0)
+        self.should_stop = not self._held_up
+
+
+def begun(monkeypatch: pytest.MonkeyPatch, *held_up: float) -> list[tuple[int, float]]:
+    consumer = Beating(held_up)
+    monkeypatch.setattr("stream.transport.time.monotonic", lambda: consumer.now)
+    handler: Any = Consumer._commit_handler
+    asyncio.run(handler.fun(consumer))
+    return consumer.begun
+
+
+def test_the_interval_of_commits_is_kept_however_long_each_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert begun(monkeypatch, 0.05, 0.09, 0.05, 0.0) == [(0, 0.1), (1, 0.2), (0, 0.3), (1, 0.4)]
+
+
+def test_what_a_delay_has_left_out_is_not_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert begun(monkeypatch, 0.0, 1.0, 0.0, 0.0) == [(0, 0.1), (1, 0.2), (0, 1.2), (1, 1.3)]
