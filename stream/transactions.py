@@ -51,12 +51,9 @@ class Transactions(Publisher):
             cluster, name, transactional_id=name, transaction_timeout_ms=int(1000 * timeout), retry_backoff_ms=RETRY_MS
         )
         self._group = group
-        self._ticks = ticks
         self._steps: asyncio.Queue[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = asyncio.Queue()
         self._open: list[asyncio.Future[Any]] = []  # batches of the transaction that is open
-        self._offsets: list[asyncio.Task[None]] = []  # ... and what it does with the group's offset
         self._in_transaction = False
-        self._committed: int | None = None  # the offset that the last transaction ended with
         self.waiting = False  # something was sent that no commit has been asked for yet
         self._writer: asyncio.Task[None] | None = None
 
@@ -82,8 +79,6 @@ class Transactions(Publisher):
             async with asyncio.timeout(STOP_SECONDS):
                 if self._in_transaction and self._producer is not None:
                     await self._producer.abort_transaction()
-        for task in self._offsets:
-            task.cancel()
         with contextlib.suppress(TimeoutError, KafkaError):
             async with asyncio.timeout(STOP_SECONDS):
                 await super().stop()
@@ -104,7 +99,7 @@ class Transactions(Publisher):
             ProducerFenced where another worker has the partition now, or PublishFailed.
         """
         self.waiting = True
-        return self._queue(lambda: self._send_results(topic, partition, batch))
+        return self._queue(lambda: self._send(topic, partition, batch))
 
     def commit(self, checkpoint: Checkpoint) -> asyncio.Future[Any]:
         """End the transaction after everything sent so far, with snapshots and the offset.
@@ -141,22 +136,6 @@ class Transactions(Publisher):
             else:
                 _pass_on(outcome, promise)
 
-    async def _send_results(self, topic: str, partition: int, batch: Any) -> asyncio.Future[Any]:
-        is_first = not self._in_transaction
-        future = await self._send(topic, partition, batch)
-        if is_first and self._committed is not None:
-            # What is committed already, so that Kafka has let the group in, and verified it, before the commit waits
-            # for that: some 10 ms of it. Of two offsets in one transaction the later one counts.
-            self._send_offset(self._committed)
-        return future
-
-    def _send_offset(self, offset: int) -> None:
-        assert self._producer is not None, "start() comes first"
-        sending = self._producer.send_offsets_to_transaction({self._ticks: offset}, self._group)
-        task = asyncio.create_task(sending)
-        task.add_done_callback(_look_at)
-        self._offsets.append(task)
-
     async def _send(self, topic: str, partition: int, batch: Any) -> asyncio.Future[Any]:
         await self._begin()
         future = await super().send(topic, partition, batch)
@@ -176,17 +155,14 @@ class Transactions(Publisher):
             for batch in self._packed(piece, checkpoint.timestamp_ms):
                 await self._send(checkpoint.topic, checkpoint.ticks.partition, batch)
             await asyncio.sleep(0)
-        if checkpoint.offset is not None:
-            self._send_offset(checkpoint.offset)
         # aiokafka would commit what it could send and leave out what was refused.
-        await asyncio.gather(*self._open, *self._offsets)
+        await asyncio.gather(*self._open)
         assert self._producer is not None
+        if checkpoint.offset is not None:
+            await self._producer.send_offsets_to_transaction({checkpoint.ticks: checkpoint.offset}, self._group)
         await self._producer.commit_transaction()
         self._in_transaction = False
         self._open.clear()
-        self._offsets.clear()
-        if checkpoint.offset is not None:
-            self._committed = checkpoint.offset
 
     def _cause(self, error: Exception) -> Exception:
         """The error that ended aiokafka's sender, where one has: those that follow from it say less."""

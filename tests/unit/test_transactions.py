@@ -94,7 +94,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_a_transaction_opens_with_the_offset_of_the_one_before_and_ends_with_its_own() -> None:
+def test_a_transaction_ends_with_its_offset_and_one_without_an_offset_leaves_what_was_committed() -> None:
     async def scene(_: Kafka, transactions: Transactions) -> None:
         await sent(transactions, "a")
         await transactions.commit(checkpoint(5))
@@ -105,9 +105,7 @@ def test_a_transaction_opens_with_the_offset_of_the_one_before_and_ends_with_its
         await transactions.commit(checkpoint(None))
         await sent(transactions, "e")
 
-    assert " ".join(map(str, play(scene).told)) == (
-        "begin a 5 commit begin b 5 c 9 commit begin d 9 commit begin e 9 abort"
-    )
+    assert " ".join(map(str, play(scene).told)) == ("begin a 5 commit begin b c 9 commit begin d commit begin e abort")
 
 
 def test_without_results_only_the_offset_of_the_commit_is_sent() -> None:
@@ -118,28 +116,29 @@ def test_without_results_only_the_offset_of_the_commit_is_sent() -> None:
     assert play(scene).told == ["begin", 5, "commit", "begin", 6, "commit"]
 
 
-def test_nothing_is_committed_before_each_batch_and_each_offset_is_acknowledged() -> None:
+def test_the_offset_follows_when_each_batch_is_acknowledged_and_the_end_when_the_offset_is() -> None:
     async def scene(kafka: Kafka, transactions: Transactions) -> None:
         await transactions.commit(checkpoint(5))
         kafka.told.clear()
         kafka.acknowledges = False
         await transactions.send("risk", 0, "a")
+        await transactions.send("risk", 0, "b")
         committing = transactions.commit(checkpoint(9))
         await settle()
-        waited_for = [*kafka.batches, *kafka.offsets[1:]]
-        assert len(waited_for) == 3
-        for each in waited_for:
-            assert kafka.told == ["begin", "a", 5, 9]
-            assert not committing.done()
-            each.set_result(None)
+        for batch in kafka.batches:
+            assert kafka.told == ["begin", "a", "b"]
+            batch.set_result(None)
             await settle()
+        assert kafka.told == ["begin", "a", "b", 9]
+        assert not committing.done()
+        kafka.offsets[-1].set_result(None)
         await committing
-        assert kafka.told[-1] == "commit"
+        assert kafka.told == ["begin", "a", "b", 9, "commit"]
 
     play(scene)
 
 
-@pytest.mark.parametrize("refused", ["batch", "first offset", "last offset"])
+@pytest.mark.parametrize("refused", ["batch", "offset"])
 def test_where_a_part_is_refused_nothing_of_the_transaction_is_committed_and_nothing_after_it(refused: str) -> None:
     async def scene(kafka: Kafka, transactions: Transactions) -> None:
         await transactions.commit(checkpoint(5))
@@ -148,8 +147,10 @@ def test_where_a_part_is_refused_nothing_of_the_transaction_is_committed_and_not
         await transactions.send("risk", 0, "a")
         committing = transactions.commit(checkpoint(9))
         await settle()
-        future = {"batch": kafka.batches[0], "first offset": kafka.offsets[1], "last offset": kafka.offsets[2]}[refused]
-        future.set_exception(ProducerFenced())
+        if refused == "offset":
+            kafka.batches[0].set_result(None)
+            await settle()
+        (kafka.batches[0] if refused == "batch" else kafka.offsets[-1]).set_exception(ProducerFenced())
         with pytest.raises(ProducerFenced):
             await committing
         with pytest.raises(ProducerFenced):
@@ -170,4 +171,4 @@ def test_a_stop_aborts_what_is_open_and_waits_for_no_answer() -> None:
         transactions.commit(checkpoint(9))
         await settle()
 
-    assert play(scene).told == ["begin", 5, "commit", "begin", "a", 5, 9, "abort"]
+    assert play(scene).told == ["begin", 5, "commit", "begin", "a", "abort"]
