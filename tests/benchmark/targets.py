@@ -1,4 +1,4 @@
-"""What issue 6 asks for, beside what was found: medians over the runs, each ratio taken run by run."""
+"""What was asked for, beside what was found: medians over the runs, each ratio taken run by run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
@@ -21,6 +21,8 @@ START_SECONDS: Final = 3.0
 TWO_TIMES: Final = 1.8
 BACKTEST: Final = 250_000.0
 SKEW_SHARE: Final = 0.8
+HEADS_US: Final = {512: 1.5, 1: 60.0}
+"""Ticks a chunk -> microseconds a tick of all heads in one call, on one core."""
 
 
 class Judged(NamedTuple):
@@ -129,7 +131,24 @@ def _others(findings: Findings) -> Iterator[Judged]:
         yield _at_least("skew, of the even case by CPU", SKEW_SHARE, _times(skewed, even))
 
 
-PARTS: Final[Sequence[Callable[[Findings], Iterator[Judged]]]] = (_drain, _peers, _latency, _burst, _symbols, _others)
+def _stages(findings: Findings) -> Iterator[Judged]:
+    for each in findings.stages or []:
+        most = HEADS_US.get(each.chunk_ticks)
+        if most is not None:
+            us = each.median("inference")
+            what = f"all heads, a tick in chunks of {each.chunk_ticks}"
+            yield Judged(what, f"<= {most:g} us", f"{us:.2f}", us <= most)
+
+
+PARTS: Final[Sequence[Callable[[Findings], Iterator[Judged]]]] = (
+    _drain,
+    _peers,
+    _latency,
+    _burst,
+    _symbols,
+    _others,
+    _stages,
+)
 
 
 def _times(one: Drained, other: Drained, field: str = "ticks_per_cpu_second") -> float:

@@ -16,6 +16,7 @@ from tests.benchmark.backtest import Run as Pass
 from tests.benchmark.drain import Drained, Run
 from tests.benchmark.journey import Journey, Measured
 from tests.benchmark.schedule import Phase
+from tests.benchmark.stages import Staged
 from tests.benchmark.stand import Stand
 from tests.benchmark.start import Started
 
@@ -114,6 +115,14 @@ def test_targets_are_met_or_missed_by_medians() -> None:
         ("drain, ticks/s by the wall", "75 (partitions: 1)", False),
         ("drain, of the naive's by CPU", "44.00", True),
         ("start to first result", "3.50", False),
+    ]
+
+
+def test_heads_are_judged_in_full_chunks_and_alone() -> None:
+    staged = [Staged(size, 1000, [{"inference": us}]) for size, us in ((512, 1.4), (32, 9.0), (1, 61.0))]
+    assert [(each.measure, each.found, each.met) for each in targets.judge(findings.Findings(stages=staged))] == [
+        ("all heads, a tick in chunks of 512", "1.40", True),
+        ("all heads, a tick in chunks of 1", "61.00", False),
     ]
 
 
