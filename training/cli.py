@@ -103,8 +103,8 @@ def train(
     on: device.Wanted,
     quick: bool,
 ) -> None:
-    """Train a forecaster, the GAN's critic, the policy (upon the champion among the forecasters in DIR), or all: every
-    kind of forecaster, the champion chosen by validation loss, then critic and policy.
+    """Train a forecaster, the GAN's critic and generator, the policy (upon the champion among the forecasters in DIR),
+    or all: every kind of forecaster, the champion chosen by validation loss, then critic, generator and policy.
 
     DATA are Parquet or CSV files of ticks, or folders of Parquet files; without any, ../shared/data beside the
     project, or the bundled samples. One processor core is used, and a GPU where there is one. What was interrupted goes
