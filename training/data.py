@@ -9,6 +9,7 @@ fitted on the training or validation part by those who use it.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -33,6 +34,11 @@ VALIDATION_SHARE: Final = 0.15
 EMBARGO_NS: Final = max(messages.HORIZONS) * SECOND
 LEAST_TICKS: Final = 5_000
 """Ticks past warming that a training needs at least, over all files: below it the parts hold too few horizons."""
+
+SHARED_SHARE: Final = 0.01
+"""Two files may share so much of the smaller one's trades of an instrument: what an exchange's daily files repeat."""
+REFUSALS: Final = {kernel.DUPLICATE: "duplicate", kernel.BAND: "band"}
+ODD: Final = -7046029254386353131  # 2^64 over the golden ratio: spreads neighbouring times over all 64 bits
 
 
 class Series(NamedTuple):
@@ -71,12 +77,13 @@ def load(paths: Sequence[Path], report: Callable[[str], None] = print) -> Datase
     BadFile
         If a file is not one of ticks.
     TapewatchError
-        If all files together hold too little to train on, or no price ever moves.
+        If two files hold the same trades, all together hold too little to train on, or no price ever moves.
     """
     series: list[Series] = []
     files: list[DataFile] = []
     for path in paths:
         part, described = load_file(path, report)
+        _refuse_same_trades(series, part)
         series.extend(part)
         files.append(described)
     _refuse_too_little(series, paths)
@@ -139,7 +146,7 @@ def instrument_name(symbol: str, venue: str) -> str:
 
 def load_file(path: Path, report: Callable[[str], None]) -> tuple[list[Series], DataFile]:
     """The series of one file, and what a card says about it; raises BadFile if it is not one of ticks."""
-    ticks, instruments, rows = _read(path)
+    ticks, instruments, rows, problems = _read(path)
     event = _events(path, ticks.offset)
     borders = _borders(ticks.exchange_ns, event)
     normal = _normal(ticks.exchange_ns, event)
@@ -147,32 +154,47 @@ def load_file(path: Path, report: Callable[[str], None]) -> tuple[list[Series], 
     names = [instrument_name(*instrument) for instrument in instruments]
     series = [_series(path.name, name, k, ticks, computed, borders, normal) for k, name in enumerate(names)]
     series = [one for one in series if len(one.features) > 1]
+    pauses = np.concatenate([_pauses(one) for one in series]) if series else np.zeros(0)
     report(
-        f"{path.name}: {rows:,} rows, {rows - len(ticks.slot):,} are no ticks, {len(ticks.slot) - len(computed.row):,} "
-        f"refused as a worker would, {int(computed.warming.sum()):,} warming, {len(series)} instruments"
+        f"{path.name}: {rows:,} rows, {rows - len(ticks.slot):,} are no ticks{_by_reason(problems)}, "
+        f"{len(ticks.slot) - len(computed.row):,} refused as a worker would{_by_reason(computed.refused)}, "
+        f"{int(computed.warming.sum()):,} warming, {len(series)} instruments, {len(pauses)} pauses of a session"
+        + (f", the longest {pauses.max() / 3600:.1f} h" if len(pauses) else "")
     )
     first, last = int(ticks.exchange_ns.min()), int(ticks.exchange_ns.max())
     symbols = sorted({symbol for symbol, _ in instruments})
     return series, DataFile(path.name, _sha256(path), rows, symbols, first, last, *borders)
 
 
-def _read(path: Path) -> tuple[kernel.TickColumns, list[tuple[str, str]], int]:
-    """The ticks of a file by time, its instruments (symbol, venue), and its number of rows."""
+def _by_reason(counts: Counter[str]) -> str:
+    return f" ({', '.join(f'{reason} {count:,}' for reason, count in counts.most_common())})" if counts else ""
+
+
+def _pauses(series: Series) -> NDArray[np.float64]:
+    """Seconds of each gap between two sessions."""
+    found: NDArray[np.float64] = np.diff(series.clock_ns)[np.diff(series.session) > 0] / SECOND
+    return found
+
+
+def _read(path: Path) -> tuple[kernel.TickColumns, list[tuple[str, str]], int, Counter[str]]:
+    """The ticks of a file by time, its instruments (symbol, venue), its rows, and how many are no ticks by reason."""
     parts = []
     rows = 0
+    problems: Counter[str] = Counter()
     instruments: list[tuple[str, str]] = []
     for batch in open_ticks(path):
         good = np.delete(np.arange(len(batch)), list(batch.problems))
         columns = (batch.instrument, batch.exchange_ns, batch.price, batch.size, batch.side, batch.trade_id)
         parts.append((*(column[good] for column in columns), batch.first_row + good))
         rows += len(batch)
+        problems.update(reason for reason, _ in batch.problems.values())
         instruments = batch.instruments
     ticks = kernel.TickColumns(*_joined(parts))
     if len(ticks.slot) == 0:
         raise BadFile(f"{path}: none of its {rows:,} rows is a tick")
     order = np.argsort(ticks.exchange_ns, kind="stable")
     by_time: list[Any] = [column[order] for column in ticks]
-    return kernel.TickColumns(*by_time), instruments, rows
+    return kernel.TickColumns(*by_time), instruments, rows, problems
 
 
 def _joined(parts: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -192,18 +214,22 @@ class _Computed(NamedTuple):
     row: NDArray[np.int64]
     features: NDArray[np.float32]
     warming: NDArray[np.bool_]
+    refused: Counter[str]  # ticks by reason
 
 
 def _compute(ticks: kernel.TickColumns, instruments: int) -> _Computed:
     """Features of all accepted ticks, chunk by chunk: windows are too many to keep and come from the features."""
     state = kernel.new_state(instruments)
     rules = feature_rules(config.Settings())
-    parts: list[_Computed] = []
+    parts: list[tuple[NDArray[Any], ...]] = []
+    refused: Counter[str] = Counter()
     for start in range(0, len(ticks.slot), CHUNK):
         columns: list[Any] = [column[start : start + CHUNK] for column in ticks]
         out = kernel.compute(state, kernel.TickColumns(*columns), rules)
-        parts.append(_Computed(out.row + start, out.features, out.context[:, kernel.WARMING] > 0))
-    return _Computed(*_joined(parts))
+        parts.append((out.row + start, out.features, out.context[:, kernel.WARMING] > 0))
+        refused.update({what: int((out.verdict == verdict).sum()) for verdict, what in REFUSALS.items()})
+    row, features, warming = _joined(parts)
+    return _Computed(row, features, warming, +refused)
 
 
 def _borders(exchange_ns: NDArray[np.int64], event: NDArray[np.object_] | None) -> tuple[int, int]:
@@ -340,6 +366,28 @@ def _look_ahead(clock_ns, log_price, horizons, log_return, variance):  # type: i
                 before = log_price[low - 1]
             log_return[i, h] = before - log_price[i]
             variance[i, h] = total
+
+
+def _refuse_same_trades(known: Sequence[Series], more: Sequence[Series]) -> None:
+    """Trades that are trained on must not be tested on in another file; a border that two files share may be."""
+    for one in more:
+        for other in known:
+            if other.symbol != one.symbol or len(overlap := _within(one, other)) == 0:
+                continue
+            shared = int(np.isin(overlap, _within(other, one)).sum())
+            if shared > SHARED_SHARE * min(len(one.clock_ns), len(other.clock_ns)):
+                raise TapewatchError(
+                    f"{other.file} and {one.file} hold the same trades: {shared:,} of {one.symbol}, by time and price; "
+                    "give each trade once, so that none that is trained on is tested on"
+                )
+
+
+def _within(one: Series, other: Series) -> NDArray[np.int64]:
+    """A number for time and price of each tick of `one` while `other` goes on; equal by chance once in 2^64 pairs."""
+    first, last = int(other.clock_ns[0]), int(other.clock_ns[-1])
+    at = (one.clock_ns >= first) & (one.clock_ns <= last)
+    mixed: NDArray[np.int64] = one.clock_ns[at] * ODD + one.log_price[at].view(np.int64)  # wraps around
+    return mixed
 
 
 def _refuse_too_little(series: Sequence[Series], paths: Sequence[Path]) -> None:

@@ -2,8 +2,10 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from stream.config import Settings
@@ -84,8 +86,6 @@ def test_what_comes_later_changes_nothing_before(tmp_path: Path) -> None:
 
 
 def pq_column(path: Path, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    import pyarrow.parquet as pq
-
     values: np.ndarray[tuple[int], np.dtype[np.float64]] = pq.read_table(path)[name].to_numpy()
     return values
 
@@ -98,8 +98,6 @@ def test_parts_are_apart_by_the_longest_horizon() -> None:
 
 
 def test_order_of_rows_does_not_matter(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
     ordered = write_sample(tmp_path / "a.parquet")
     table = pq.read_table(ordered)
     # Ticks of one time keep their order, which a shuffle would lose: take times apart.
@@ -131,8 +129,35 @@ def test_rows_that_are_no_ticks_are_left_out_and_counted(tmp_path: Path) -> None
     price[[5, 70, 9_000]] = [np.nan, -1.0, np.inf]
     lines: list[str] = []
     one = data.load([write_sample(tmp_path / "a.parquet", price=price)], lines.append).series[0]
-    assert "20,000 rows, 3 are no ticks" in lines[0]
+    assert "20,000 rows, 3 are no ticks (range 3), 0 refused as a worker would, " in lines[0]
     assert np.isfinite(one.features).all()
+
+
+def test_what_a_worker_would_refuse_is_told_by_reason_and_pauses_too(tmp_path: Path) -> None:
+    names = ("price", "exchange_ns")
+    table: dict[str, Any] = {name: pq_column(write_sample(tmp_path / "a.parquet"), name).copy() for name in names}
+    table["price"][9_000] *= 2
+    table["exchange_ns"][10_000:] += 5 * 3600 * SECOND
+    trade_id = np.arange(20_000)
+    trade_id[7_000] = trade_id[6_999]
+    lines: list[str] = []
+    data.load([write_sample(tmp_path / "a.parquet", **table, trade_id=trade_id)], lines.append)
+    assert "2 refused as a worker would (duplicate 1, band 1)" in lines[0]
+    assert lines[0].endswith("1 instruments, 1 pauses of a session, the longest 5.0 h")
+
+
+def test_two_files_with_the_same_trades_are_refused_whole_or_in_part_and_a_shared_border_is_not(tmp_path: Path) -> None:
+    whole = write_sample(tmp_path / "whole.parquet")
+    table = pq.read_table(whole)
+    pieces = {"again": (0, 20_000), "part": (4_000, 10_000), "first": (0, 12_000), "next": (11_950, 8_000)}
+    for name, (start, count) in pieces.items():
+        pq.write_table(table.slice(start, count), tmp_path / f"{name}.parquet")
+    for name in ("again", "part"):
+        with pytest.raises(
+            TapewatchError, match=rf"whole.parquet and {name}.parquet hold the same trades: [\d,]+ of LTC"
+        ):
+            data.load([whole, tmp_path / f"{name}.parquet"], data.quiet)
+    assert len(data.load([tmp_path / "first.parquet", tmp_path / "next.parquet"], data.quiet).series) == 2
 
 
 def test_file_that_is_none_of_ticks_is_named(tmp_path: Path) -> None:
