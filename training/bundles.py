@@ -333,12 +333,13 @@ def train_policy(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announ
 
 
 def _version(out: Path, name: str) -> str:
-    """Version of a policy: 1, or above those of policies of other names in the folder, so that this one answers."""
+    """Version of a policy: ours, or above those of policies of other names in the folder, so that this one answers."""
     cards = [read_card(file) for file in sorted(out.glob("*/*/card.json"))]
-    return str(
-        1 + max([int(card.version) for card in cards if card.family == "policy" and card.name != name], default=0)
-    )
+    others = [int(card.version) for card in cards if card.family == "policy" and card.name != name]
+    return str(max(POLICY_VERSION, 1 + max(others, default=0)))
 
+
+POLICY_VERSION: Final = 2  # 1 was trained upon gru@1
 
 POLICY_NOTES: Final = [
     "Decided once a second in which the instrument trades, executed one tick later, 2 bp fee and half the Roll spread "

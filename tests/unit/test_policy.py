@@ -318,7 +318,7 @@ def test_card_tells_how_sure_a_policy_is() -> None:
 
 
 def test_version_of_a_policy_is_above_those_of_other_names(tmp_path: Path) -> None:
-    assert bundles._version(tmp_path, "ppo") == "1"
+    assert bundles._version(tmp_path, "ppo") == str(bundles.POLICY_VERSION)
     for name, version in (("dqn", "4"), ("ppo", "2")):
         folder = tmp_path / name / version
         folder.mkdir(parents=True)
