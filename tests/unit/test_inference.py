@@ -1,6 +1,7 @@
 """Bundles: the models that ship load and run; every damaged or foreign bundle is refused with one clear line."""
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,16 @@ def test_other_features_are_named(folder: Path) -> None:
     text = refused(folder)
     assert "unknown here: moon_phase" in text
     assert "missing in the bundle: drawdown" in text
+
+
+def test_graph_of_an_opset_that_the_runtime_does_not_have_is_refused_with_both_numbers(folder: Path) -> None:
+    def newer(graph: onnx.ModelProto) -> None:
+        for entry in graph.opset_import:
+            entry.version = 99
+
+    edit_graph(folder, "gru", newer)
+    text = refused(folder)
+    assert re.search(r"[Oo]pset 99 .* till opset \d+", text), text
 
 
 def test_features_in_another_order_are_refused(folder: Path) -> None:
