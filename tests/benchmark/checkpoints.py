@@ -35,8 +35,9 @@ class Way(NamedTuple):
 
 
 PLAIN: Final = Way("no snapshots", snapshots=False)
+AT_LEAST_ONCE: Final = Way("at least once, every second")
 EXACTLY_ONCE: Final = Way("exactly once, every 100 ms", delivery="exactly_once", commit_interval_seconds=0.1)
-WAYS: Final = (PLAIN, Way("at least once, every second"), EXACTLY_ONCE)
+WAYS: Final = (PLAIN, AT_LEAST_ONCE, EXACTLY_ONCE)
 
 
 class Kept(msgspec.Struct, frozen=True):

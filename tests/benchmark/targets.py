@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Final, NamedTuple
 
+from tests.benchmark.checkpoints import AT_LEAST_ONCE, EXACTLY_ONCE, PLAIN, Kept
 from tests.benchmark.drain import MANY, SKEW_SYMBOLS, Drained
 from tests.benchmark.findings import Findings
+from tests.benchmark.latency import Rated
 
 DRAIN: Final = 200_000.0
 RAW_SHARE: Final = 0.8
@@ -14,6 +16,8 @@ PEER_TIMES: Final = 5.0
 LATENCY_MS: Final = {"p50": 4.0, "p99": 10.0, "p999": 30.0}
 OWN_MS: Final = 1.0
 OWN_RATE: Final = 5000.0
+EXACTLY_ONCE_MS: Final = {"p50": 80.0, "p99": 200.0}
+EXACTLY_ONCE_RATE: Final = 5000.0
 LAG_SECONDS: Final = 1.0
 MANY_TIMES: Final = 1.5
 MANY_BYTES: Final = 600e6
@@ -23,6 +27,12 @@ BACKTEST: Final = 250_000.0
 SKEW_SHARE: Final = 0.8
 HEADS_US: Final = {512: 1.5, 1: 60.0}
 """Ticks a chunk -> microseconds a tick of all heads in one call, on one core."""
+CHECKPOINT_SHARE: Final = {
+    AT_LEAST_ONCE.name: {16: 0.95, MANY: 0.85},
+    EXACTLY_ONCE.name: {16: 0.75, MANY: 0.75},
+}
+"""Way -> instruments -> share of the drain without snapshots."""
+RECOVERY_SECONDS: Final = 2.0
 
 
 class Judged(NamedTuple):
@@ -70,15 +80,13 @@ def _peers(findings: Findings) -> Iterator[Judged]:
 
 def _latency(findings: Findings) -> Iterator[Judged]:
     for each in findings.latency or []:
+        if each.subject == "worker, exactly once" and each.ticks_per_second == EXACTLY_ONCE_RATE:
+            what = f"producer to consumer, exactly once, at {EXACTLY_ONCE_RATE:,.0f} ticks/s: p50, p99"
+            yield _quantiles(what, each, EXACTLY_ONCE_MS)
         if each.subject != "worker":
             continue
-        values = {name: each.median(name) for name in LATENCY_MS}
-        yield Judged(
-            f"producer to consumer at {each.ticks_per_second:,.0f} ticks/s: p50, p99, p99.9",
-            " / ".join(f"{most:g}" for most in LATENCY_MS.values()) + " ms",
-            " / ".join(f"{value:.1f}" for value in values.values()),
-            all(value <= LATENCY_MS[name] for name, value in values.items()),
-        )
+        what = f"producer to consumer at {each.ticks_per_second:,.0f} ticks/s: p50, p99, p99.9"
+        yield _quantiles(what, each, LATENCY_MS)
         owned = [run.own for run in each.runs if run.own is not None]
         if each.ticks_per_second == OWN_RATE and owned:
             stages = median(own.stages_mean for own in owned)
@@ -140,6 +148,23 @@ def _stages(findings: Findings) -> Iterator[Judged]:
             yield Judged(what, f"<= {most:g} us", f"{us:.2f}", us <= most)
 
 
+def _checkpoints(findings: Findings) -> Iterator[Judged]:
+    kept = {(each.way, each.instruments): each for each in findings.checkpoints or []}
+    for way, shares in CHECKPOINT_SHARE.items():
+        for instruments, least in shares.items():
+            with_them, without = kept.get((way, instruments)), kept.get((PLAIN.name, instruments))
+            if with_them is not None and without is not None:
+                what = f"{way}, {instruments:,} instruments, of the drain without snapshots by the wall"
+                yield _at_least(what, least, _times(with_them, without, "ticks_per_second"))
+
+
+def _recovery(findings: Findings) -> Iterator[Judged]:
+    for each in findings.recovery or []:
+        if each.instruments == MANY:
+            seconds, most = median(each.seconds), RECOVERY_SECONDS
+            yield Judged(f"state of {MANY:,} instruments back", f"<= {most:g} s", f"{seconds:.2f}", seconds <= most)
+
+
 PARTS: Final[Sequence[Callable[[Findings], Iterator[Judged]]]] = (
     _drain,
     _peers,
@@ -148,10 +173,22 @@ PARTS: Final[Sequence[Callable[[Findings], Iterator[Judged]]]] = (
     _symbols,
     _others,
     _stages,
+    _checkpoints,
+    _recovery,
 )
 
 
-def _times(one: Drained, other: Drained, field: str = "ticks_per_cpu_second") -> float:
+def _quantiles(measure: str, rated: Rated, most: dict[str, float]) -> Judged:
+    values = {name: rated.median(name) for name in most}
+    return Judged(
+        measure,
+        " / ".join(f"{limit:g}" for limit in most.values()) + " ms",
+        " / ".join(f"{value:.1f}" for value in values.values()),
+        all(value <= most[name] for name, value in values.items()),
+    )
+
+
+def _times(one: Drained | Kept, other: Drained | Kept, field: str = "ticks_per_cpu_second") -> float:
     pairs = zip(one.runs, other.runs, strict=True)
     return float(median(getattr(ours, field) / getattr(theirs, field) for ours, theirs in pairs))
 

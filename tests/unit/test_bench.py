@@ -13,6 +13,7 @@ from stream.errors import TapewatchError
 from tests.benchmark import burst, findings, latency, own_share, plots, profile, report, schedule, symbols, targets
 from tests.benchmark.backtest import Backtested
 from tests.benchmark.backtest import Run as Pass
+from tests.benchmark.checkpoints import AT_LEAST_ONCE, EXACTLY_ONCE, PLAIN, Kept, Recovered, Way
 from tests.benchmark.drain import Drained, Run
 from tests.benchmark.journey import Journey, Measured
 from tests.benchmark.schedule import Phase
@@ -124,6 +125,43 @@ def test_heads_are_judged_in_full_chunks_and_alone() -> None:
         ("all heads, a tick in chunks of 512", "1.40", True),
         ("all heads, a tick in chunks of 1", "61.00", False),
     ]
+
+
+def drained_with(way: Way, instruments: int, rates: list[float]) -> Kept:
+    """Runs of one way, by the wall."""
+    return Kept(way.name, instruments, 10, [Run(rate, 1.0, []) for rate in rates])
+
+
+def test_checkpoints_are_judged_run_by_run_by_what_the_drain_keeps() -> None:
+    kept = [
+        drained_with(PLAIN, 16, [100.0, 50.0]),
+        drained_with(AT_LEAST_ONCE, 16, [90.0, 49.0]),
+        drained_with(EXACTLY_ONCE, 16, [80.0, 39.0]),
+        drained_with(PLAIN, 10_000, [100.0]),
+        drained_with(AT_LEAST_ONCE, 10_000, [86.0]),
+        drained_with(EXACTLY_ONCE, 10_000, [74.0]),
+        drained_with(PLAIN, 100, [100.0]),
+        drained_with(AT_LEAST_ONCE, 100, [1.0]),
+    ]
+    assert [(each.target, each.found, each.met) for each in targets.judge(findings.Findings(checkpoints=kept))] == [
+        (">= 0.95", "0.94", False),
+        (">= 0.85", "0.86", True),
+        (">= 0.75", "0.79", True),
+        (">= 0.75", "0.74", False),
+    ]
+
+
+def test_exactly_once_has_a_latency_of_its_own_to_keep() -> None:
+    run = latency.Run(5000.0, 10, 79.0, 201.0, 300.0, 400.0, 0.1, 0.5)
+    rated = [latency.Rated("worker, exactly once", rate, [run]) for rate in (1000.0, 5000.0)]
+    (judged,) = targets.judge(findings.Findings(latency=rated))
+    assert (judged.target, judged.found, judged.met) == ("80 / 200 ms", "79.0 / 201.0", False)
+
+
+def test_the_state_of_many_instruments_must_be_back_soon() -> None:
+    recovered = [Recovered(16, [9.0]), Recovered(10_000, [1.0, 3.0, 1.9])]
+    (judged,) = targets.judge(findings.Findings(recovery=recovered))
+    assert (judged.target, judged.found, judged.met) == ("<= 2 s", "1.90", True)
 
 
 def test_nothing_is_judged_that_was_not_measured() -> None:
