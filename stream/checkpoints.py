@@ -225,7 +225,7 @@ class Checkpoints:
             transactions = self.transactions.get(tp.partition)
             if transactions is None or self._lanes.get(tp.partition) is not lane or not self.allowed:
                 return None
-            if lane.lost is not None or lane.unsaved:
+            if lane.lost is not None or lane.unsaved or lane.failed:
                 return None
             return await self._commit(tp, lane, transactions, ledgers, committed, everything)
 

@@ -107,6 +107,7 @@ class Lane:
         self.kept_models: Names | None = None  # in force when the snapshots were taken
         self.keep_at = 0.0  # time.monotonic() from which on they are due again
         self.unsaved = False  # snapshots were taken, and Kafka does not have them
+        self.failed = False  # a chunk was: the state may hold ticks of it whose results are published nowhere
         self.checkpointing = asyncio.Lock()  # the last checkpoint of a stop comes beside those of the timer
 
     def depart(self) -> "asyncio.Future[None]":

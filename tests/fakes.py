@@ -56,7 +56,7 @@ class FragileModels(FakeModels):
         hidden: NDArray[np.float32],
     ) -> Inference:
         """See `inference.Models.run`."""
-        if (np.abs(features[:, INDEX["log_return"]]) > 0.05).any():
+        if moves_much(features):
             raise self.failure
         return super().run(features, window, packing, hidden)
 
@@ -65,6 +65,11 @@ class StarvedModels(FragileModels):
     """Find no memory for such a chunk."""
 
     failure = MemoryError("cannot allocate 1 GiB")
+
+
+def moves_much(features: NDArray[np.float32]) -> bool:
+    """Whether a price has moved by more than 5 %."""
+    return bool((np.abs(features[:, INDEX["log_return"]]) > 0.05).any())
 
 
 def forecast_of(

@@ -231,12 +231,13 @@ def test_a_tick_that_cannot_be_computed_is_refused_and_the_others_are_answered(
     assert report.internal == 1
 
 
+@pytest.mark.parametrize("when", ["starved", "crammed"])
 def test_a_worker_without_memory_says_so_and_commits_nothing_of_that_chunk_and_the_next_one_goes_on(
-    settings: Settings, start: Start, eventually: Eventually
+    settings: Settings, start: Start, eventually: Eventually, when: str
 ) -> None:
     feed, producer = Feed(settings), Producer({"bootstrap.servers": settings.broker})
     feed.send(300)
-    starved = start(settings, "starved")
+    starved = start(settings, when)
     eventually(lambda: committed(settings) == feed.sent)
     spike = message(symbol="S0", exchange_ns=START_NS + 40 * SECOND, price=107.0)
     producer.produce(settings.topics.ticks, key="S0", value=spike, partition=0)

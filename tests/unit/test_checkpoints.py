@@ -226,3 +226,14 @@ def test_after_snapshots_that_kafka_did_not_get_the_lane_is_good_for_nothing(
     assert one.lane.unsaved
     assert one.kafka.offsets == []
     assert one.failures == []
+
+
+def test_of_a_partition_in_which_a_chunk_failed_nothing_more_is_committed() -> None:
+    one = Partition()
+    one.feed("A")
+    assert one.commit() == 1
+    one.feed("A")
+    one.lane.failed = True
+    assert one.commit() is None
+    assert one.commit(everything=True) is None
+    assert one.kafka.offsets == [1]
