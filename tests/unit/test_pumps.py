@@ -36,6 +36,26 @@ def test_the_middle_of_the_best_thresholds_is_chosen_and_not_by_the_event_left_o
     assert pumps.choose(outcomes, np.array([True, False])) == pytest.approx((0.0524, 31.7, 3.17))
 
 
+class Told(pumps.Pumps):
+    """Events whose outcome is told by the thresholds."""
+
+    def outcome(self, thresholds: pumps.Thresholds) -> Outcome:
+        """The return's threshold as seconds, for every event."""
+        return Outcome(np.full(len(self.names), thresholds[0]), np.zeros(len(self.names), np.int64))
+
+
+def test_events_of_the_same_group_have_no_say_and_the_later_half_is_by_time() -> None:
+    start_ns = np.array([30, 10, 40, 20], np.int64)
+    events = Told(None, ["A_3", "B_1", "A_4", "C_2"], start_ns, np.zeros(0, np.int64), np.zeros(0))  # type: ignore[arg-type]
+    assert events.later().tolist() == [True, False, True, False]
+    finds_a = Outcome(np.array([1.0, np.nan, 1.0, np.nan]), np.zeros(4, np.int64))
+    finds_others = Outcome(np.array([np.nan, 1.0, np.nan, 1.0]), np.zeros(4, np.int64))
+    outcomes = {(0.04, 20.0, 2.0): finds_a, (0.09, 20.0, 2.0): finds_others}
+    found, chosen = pumps._left_out(events, outcomes, ["A", "B", "A", "C"])
+    assert [thresholds[0] for thresholds in chosen] == [0.09, 0.04, 0.09, 0.04]
+    assert found.seconds.tolist() == [0.09, 0.04, 0.09, 0.04]
+
+
 def test_a_made_pump_is_found_where_its_file_says_it_began(tmp_path: Path) -> None:
     start_ns = 1_600_000_000 * SECOND
     quiet = np.arange(-7200.0, 0.0, 5.0)
@@ -52,7 +72,7 @@ def test_a_made_pump_is_found_where_its_file_says_it_began(tmp_path: Path) -> No
     pq.write_table(pa.table(table), tmp_path / "ticks.parquet")
     (tmp_path / "events.csv").write_text(f"event,symbol,pump_ns\nA_1,A,{start_ns}\n")
     found = pumps.load(tmp_path / "ticks.parquet", tmp_path / "events.csv")
-    assert found.quiet_days() == pytest.approx(5400 / 86_400)
+    assert found.quiet_days(np.array([True])) == pytest.approx(5400 / 86_400)
     outcome = found.outcome((0.05, 30.0, 3.5))
     assert 5.0 < outcome.seconds[0] < 12.0  # the average over 60 s lies 5 % below at about 7 s
     assert outcome.false.tolist() == [0]
