@@ -20,7 +20,8 @@ Observation = NDArray[np.float32]
 class Sessions(gymnasium.Env[Observation, np.int64]):
     """Observes what the network sees, the position held (-1, 0, 1) and the share of the drawdown limit that is used up.
 
-    Actions are 0 short, 1 flat, 2 long. `info` holds the gain, the reward before the penalty for risk.
+    Actions are 0 short, 1 flat, 2 long, of one unit: where no policy earns the costs of one, other sizes were
+    not tried. `info` holds the gain, the reward before the penalty for risk.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  gymnasium's own name and type
