@@ -19,6 +19,7 @@ frequencies; one tick alone 64 us.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -38,6 +39,8 @@ from stream.errors import ModelMismatch
 
 FAMILIES: Final = ("forecaster", "critic", "policy")
 """Of the models that answer. A bundle of the family generator answers nothing: `tapewatch simulate` runs it."""
+OPSET: Final = 18
+"""Of every graph: they are joined into one, in which an operation of another opset could mean something else."""
 NOISE: Final = 8
 """Random numbers behind each trade that a generator makes."""
 ACTION_COLUMNS: Final = tuple(f"{held}_{action}" for held in messages.ACTIONS for action in messages.ACTIONS)
@@ -325,6 +328,7 @@ def load_bundle(folder: Path, trust: Trust | None = None) -> Bundle:
     card = read_card(folder / "card.json", trust)
     _check_card(folder, card)
     graph = _read_graph(folder / "model.onnx", card)
+    _check_runtime(folder, card, graph)
     for what, found, needed in (
         ("inputs", [i.name for i in graph.graph.input], INPUTS[card.family]),
         ("outputs", [o.name for o in graph.graph.output], OUTPUTS[card.family]),
@@ -381,6 +385,29 @@ def _check_card(folder: Path, card: Card) -> None:
         _check_calibration(folder, card.calibration)
     if card.family == "forecaster" and not 1 <= card.hidden_size <= MOST_HIDDEN:
         raise ModelMismatch(f"{folder}: hidden_size = {card.hidden_size}, from 1 to {MOST_HIDDEN:,} is needed")
+
+
+def _check_runtime(folder: Path, card: Card, graph: onnx.ModelProto) -> None:
+    """Refuse what this worker does not run as it was made: a graph of another opset, or checked by a newer runtime.
+
+    An older runtime is no reason: ONNX Runtime runs what earlier releases of it ran.
+    """
+    opset = max((entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if opset != OPSET:
+        raise ModelMismatch(f"{folder}: model.onnx is of ONNX opset {opset}, this worker joins graphs of opset {OPSET}")
+    if card.opset != opset:
+        raise ModelMismatch(f"{folder}: card.json says ONNX opset {card.opset}, model.onnx is of opset {opset}")
+    runtime = card.libraries.get("onnxruntime", "")
+    if _release(runtime) > _release(onnxruntime.__version__):
+        raise ModelMismatch(
+            f"{folder}: made with ONNX Runtime {runtime}, this worker has the older {onnxruntime.__version__}"
+        )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Major and minor number, as in 1.32.0; nothing of what is no version."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return tuple(map(int, found.groups())) if found else ()
 
 
 def _same(folder: Path, what: str, found: list[str], needed: list[str]) -> None:
@@ -460,8 +487,7 @@ def _join(*graphs: onnx.ModelProto) -> onnx.ModelProto:
         joined.input.extend(value for value in graph.input if value.name not in known)
         joined.output.extend(graph.output)
         known.update(value.name for value in (*graph.input, *graph.output))
-    opset = max(entry.version for g in graphs for entry in g.opset_import if entry.domain in ("", "ai.onnx"))
-    opsets = [onnx.helper.make_opsetid("", opset)]
+    opsets = [onnx.helper.make_opsetid("", OPSET)]
     return onnx.helper.make_model(joined, opset_imports=opsets, ir_version=max(g.ir_version for g in graphs))
 
 

@@ -12,7 +12,7 @@ from stream import roles
 from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
-from stream.inference import ACTION_COLUMNS, Calibration, Card, Family, in_front, load_bundle, read_card
+from stream.inference import ACTION_COLUMNS, OPSET, Calibration, Card, Family, in_front, load_bundle, read_card
 from training import (
     checkpoints,
     data,
@@ -393,7 +393,7 @@ def _card(
         version=version,
         features=list(FEATURES),
         outputs=outputs,
-        opset=export.OPSET,
+        opset=OPSET,
         sha256="",
         normal=_normal(dataset),
         data=list(dataset.files),

@@ -23,10 +23,9 @@ from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.packing import new_scratch, pack
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
-from stream.inference import INPUTS, NOISE, OUTPUTS, Card
+from stream.inference import INPUTS, NOISE, OPSET, OUTPUTS, Card
 from training import cards
 
-OPSET: Final = 18
 TOLERANCE: Final = 1e-5
 """ONNX Runtime against PyTorch: absolute or relative, whichever is larger, on each output."""
 LARGEST_BYTES: Final = 5_000_000

@@ -1,7 +1,6 @@
 """Bundles: the models that ship load and run; every damaged or foreign bundle is refused with one clear line."""
 
 import hashlib
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from stream import inference
@@ -157,14 +157,35 @@ def test_other_features_are_named(folder: Path) -> None:
     assert "missing in the bundle: drawdown" in text
 
 
-def test_graph_of_an_opset_that_the_runtime_does_not_have_is_refused_with_both_numbers(folder: Path) -> None:
-    def newer(graph: onnx.ModelProto) -> None:
+@pytest.mark.parametrize("opset", [17, 99])
+def test_graph_of_another_opset_is_refused_with_both_numbers(folder: Path, opset: int) -> None:
+    def other(graph: onnx.ModelProto) -> None:
         for entry in graph.opset_import:
-            entry.version = 99
+            entry.version = opset
 
-    edit_graph(folder, "gru", newer)
+    edit_graph(folder, "gru", other)
     text = refused(folder)
-    assert re.search(r"[Oo]pset 99 .* till opset \d+", text), text
+    assert "gru" in text
+    assert f"is of ONNX opset {opset}, this worker joins graphs of opset 18" in text
+
+
+def test_card_that_says_another_opset_than_its_graph_is_refused(folder: Path) -> None:
+    edit_card(folder, "dqn", opset=17)
+    assert "card.json says ONNX opset 17, model.onnx is of opset 18" in refused(folder)
+
+
+@pytest.mark.parametrize("runtime", ["99.0.1", "1.1000"])
+def test_bundle_of_a_newer_runtime_is_refused_with_both_named(folder: Path, runtime: str) -> None:
+    edit_card(folder, "wgan", libraries={"onnxruntime": runtime})
+    text = refused(folder)
+    assert "wgan" in text
+    assert f"made with ONNX Runtime {runtime}, this worker has the older {onnxruntime.__version__}" in text
+
+
+@pytest.mark.parametrize("libraries", [{}, {"onnxruntime": "1.4.0"}, {"onnxruntime": "of my own"}])
+def test_bundle_of_an_older_or_unnamed_runtime_is_taken(folder: Path, libraries: dict[str, str]) -> None:
+    edit_card(folder, "wgan", libraries=libraries)
+    assert inference.load(folder).cards[1].libraries == libraries
 
 
 def test_features_in_another_order_are_refused(folder: Path) -> None:
