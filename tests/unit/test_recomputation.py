@@ -13,24 +13,46 @@ from stream.inference import Models
 from stream.lanes import Lane
 from stream.ledger import Span
 from stream.pipeline import Pipeline
-from stream.sealed import Stored
+from stream.sealed import SEAL_BYTES, Stored, seal
 from stream.telemetry import Scores
 from stream.transport import Delivery
 from tests.fakes import FakeModels
+from tests.golden import snapshot as golden
 
 
-def test_the_record_is_as_it_was_released() -> None:
-    value = bytes.fromhex("544f0100 d202964900000000 5975ddfa")
-    assert recomputation.write(1_234_567_890) == value
-    assert recomputation.read(Stored(b"", value, 1), "state", 0) == 1_234_567_890
+@pytest.mark.parametrize("version", range(1, recomputation.FORM.version + 1))
+def test_records_of_every_form_can_be_read_for_ever(version: int) -> None:
+    (stored,) = golden.read(golden.file(version, "offset"))
+    assert recomputation.part([stored], "g") == (stored, [])
+    assert recomputation.read(stored, "state", 0) == 0x0102_0304_0506_0708
+
+
+def test_what_is_written_has_the_bytes_of_the_newest_form() -> None:
+    assert golden.pack(golden.offset()) == golden.file(recomputation.FORM.version, "offset").read_bytes()
 
 
 @pytest.mark.parametrize("at", range(16))
 def test_a_damaged_record_is_named(at: int) -> None:
-    value = bytearray(recomputation.write(77))
+    value = bytearray(golden.read(golden.file(1, "offset"))[0].value)
     value[at] ^= 1
-    with pytest.raises(DamagedSnapshot, match="of the offset of the snapshots in topic state, partition 3, offset 5"):
+    with pytest.raises(
+        DamagedSnapshot,
+        match="of the offset of the snapshots in topic state, partition 3, offset 5 cannot be used: its checksum does "
+        "not match its content",
+    ):
         recomputation.read(Stored(b"", bytes(value), 5), "state", 3)
+
+
+def test_a_record_of_a_later_form_is_refused_with_both_numbers() -> None:
+    value = bytearray(golden.read(golden.file(1, "offset"))[0].value)
+    value[2] = recomputation.FORM.version + 1
+    later = Stored(b"", seal(bytes(value[:-SEAL_BYTES])), 5)
+    with pytest.raises(
+        DamagedSnapshot,
+        match="of the offset of the snapshots in topic state, partition 3, offset 5 cannot be used: its form 2 is "
+        "newer than 1, the newest known here",
+    ):
+        recomputation.read(later, "state", 3)
 
 
 def test_the_record_is_told_from_those_beside_it() -> None:

@@ -4,8 +4,9 @@ import pytest
 
 from stream import snapshots, succession
 from stream.errors import DamagedSnapshot
-from stream.sealed import Stored
+from stream.sealed import SEAL_BYTES, Stored, seal
 from stream.succession import KEPT, Reign, Succession
+from tests.golden import snapshot as golden
 
 
 def reign(first: int, version: int) -> Reign:
@@ -52,19 +53,43 @@ def test_a_record_comes_back() -> None:
     assert succession.read(Stored(succession.key("g"), succession.write(reigns), 7), "state", 3) == reigns
 
 
-def test_records_of_the_first_form_can_be_read_for_ever() -> None:
-    value = (
-        b'TM\x01\x00{"reigns":[{"first":0,"models":["gru@1","gan@1","dqn@1"],"digests":["d1","e","f"]}]}\xdf\xeb{\xb9'
+@pytest.mark.parametrize("version", range(1, succession.FORM.version + 1))
+def test_records_of_every_form_can_be_read_for_ever(version: int) -> None:
+    (stored,) = golden.read(golden.file(version, "models"))
+    assert succession.part([stored], "g") == (stored, [])
+    assert succession.read(stored, "state", 3) == Succession(
+        (
+            Reign(0, ("gru@1", "gan@1", "dqn@1"), ("d1" * 16, "e1" * 16, "f1" * 16)),
+            Reign(5_000_000_000, ("tcn@12", "gan@1", "dqn@2"), ("d2" * 16, "e1" * 16, "f2" * 16)),
+        )
     )
-    assert succession.read(Stored(b"", value, 7), "state", 3) == Succession((ONE,))
+
+
+def test_what_is_written_has_the_bytes_of_the_newest_form() -> None:
+    assert golden.pack(golden.models()) == golden.file(succession.FORM.version, "models").read_bytes()
 
 
 @pytest.mark.parametrize("at", [0, 2, 10, -1])
 def test_a_damaged_record_is_named(at: int) -> None:
-    value = bytearray(succession.write(Succession((ONE,))))
+    value = bytearray(golden.read(golden.file(1, "models"))[0].value)
     value[at] ^= 1
-    with pytest.raises(DamagedSnapshot, match="models in force in topic state, partition 3, offset 7"):
+    with pytest.raises(
+        DamagedSnapshot,
+        match="models in force in topic state, partition 3, offset 7 cannot be used: its checksum does not match",
+    ):
         succession.read(Stored(b"", bytes(value), 7), "state", 3)
+
+
+def test_a_record_of_a_later_form_is_refused_with_both_numbers() -> None:
+    value = bytearray(golden.read(golden.file(1, "models"))[0].value)
+    value[2] = succession.FORM.version + 1
+    later = Stored(b"", seal(bytes(value[:-SEAL_BYTES])), 7)
+    with pytest.raises(
+        DamagedSnapshot,
+        match="models in force in topic state, partition 3, offset 7 cannot be used: its form 2 is newer than 1, the "
+        "newest known here",
+    ):
+        succession.read(later, "state", 3)
 
 
 def test_no_instrument_has_the_key_of_the_record() -> None:
