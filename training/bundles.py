@@ -13,10 +13,12 @@ from stream.core.features import FEATURES, WINDOW, WINDOW_COLUMNS
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
 from stream.inference import ACTION_COLUMNS, OPSET, Calibration, Card, Family, in_front, load_bundle, read_card
+from stream.messages import HORIZONS
 from training import (
     checkpoints,
     data,
     detection,
+    direction,
     evaluation,
     export,
     forecaster,
@@ -89,12 +91,15 @@ def train_forecaster(dataset: data.Dataset, plan: Plan, seed: int, out: Path, an
         net, history = checkpoints.train(dataset, settings, number, out, told, plan.device)
         tried.append((min(history), net))
     order = sorted(range(len(tried)), key=lambda k: tried[k][0])
-    reports = []
+    reports, fits = [], []
     for k in order:
+        fits.append(direction.calibrate(tried[k][1], dataset.series))
         content = export.to_onnx(tried[k][1], "forecaster")
         predicted = evaluation.forecasts(content, dataset.series, tried[k][1].state_width)
         reports.append(evaluation.evaluate(dataset.series, predicted))
     metrics: dict[str, Any] = {
+        "log_odds_of_a_rise": {f"{h}s": one._asdict() for h, one in zip(HORIZONS, fits[0].scalings, strict=True)},
+        "calibration_error_as_trained": evaluation.calibration_errors(dataset.series, fits[0].before),
         "validation_loss": [tried[k][0] for k in order],
         "qlike_not_below_ewma": evaluation.worse_than_ewma(reports[0]),
         "test": evaluation.summarise(reports),
@@ -134,12 +139,14 @@ def keep_champion(models: Path, kind: str) -> None:
         roles.write(models, msgspec.structs.replace(held, champion=ranked[0].name))
 
 
-FORECASTER_VERSION: Final = "2"  # 1 had no expected shortfall of its own
+FORECASTER_VERSION: Final = "3"  # 1 had no expected shortfall of its own, 2 no fit of the probability of a rise
 FORECASTER_NOTES: Final = [
     "volatility is the root of the realised variance over the horizon: of the squared log returns of steps of one "
     "second. Where prices bounce between bid and ask it exceeds the standard deviation of the return over the "
     "horizon; the quantiles are those of that return.",
-    "probability_up counts an unchanged price as half.",
+    "probability_up counts an unchanged price as half. Its log odds are stretched and shifted for each horizon "
+    "(log_odds_of_a_rise) as fits the validation parts of all files together (Platt 1999); "
+    "calibration_error_as_trained is the error on the test parts without that.",
     "Ticks are weighted so that every second in which an instrument trades counts the same; files are drawn by the "
     "root of their number of ticks.",
     "qlike is log s^2 + rv / s^2, lower is better, with variances of at least (0.1 bp)^2; qlike_ewma is RiskMetrics on "
@@ -179,6 +186,7 @@ def train_gan(dataset: data.Dataset, plan: Plan, seed: int, out: Path, announce:
         "critic",
         "wgan",
         ["critic_score"],
+        version=CRITIC_VERSION,
         window=WINDOW,
         window_columns=list(WINDOW_COLUMNS),
         calibration=table,
@@ -242,6 +250,7 @@ GENERATOR_NOTES: Final = [
     "size; the simulator rounds prices to six digits.",
 ]
 
+CRITIC_VERSION: Final = "2"  # 1 was trained by older code, with the same settings
 CRITIC_NOTES: Final = [
     "Higher is more anomalous: the score is the negative of the Wasserstein critic, less its median in the regime, in "
     "units of the way from there to its 99 % quantile in the regime. The critic's anomaly is the score put through "
@@ -339,7 +348,7 @@ def _version(out: Path, name: str) -> str:
     return str(max(POLICY_VERSION, 1 + max(others, default=0)))
 
 
-POLICY_VERSION: Final = 2  # 1 was trained upon gru@1
+POLICY_VERSION: Final = 3  # 1 was trained upon gru@1, 2 upon gru@2
 
 POLICY_NOTES: Final = [
     "Decided once a second in which the instrument trades, executed one tick later, 2 bp fee and half the Roll spread "

@@ -139,13 +139,13 @@ def _forecaster(card: Card) -> Iterator[str]:
             f"{n['qlike_last_value']:.4g}",
             *_better(n["pinball"], n["pinball_normal_ewma"]),
             f"{_spread(n['accuracy'], '.3f')} / {n['accuracy_majority']:.3f}",
-            _spread(n["calibration_error"], ".3f"),
+            _calibrated(card, file, horizon, n["calibration_error"]),
         ]
         for file, horizon, n in _horizons(card)
     ]
     head = (
         *("file", "horizon", "ticks", "QLIKE", "EWMA's", "last value's", "pinball", "EWMA's"),
-        *("accuracy / majority", "calibration error"),
+        *("accuracy / majority", "calibration error / before its fit"),
     )
     yield _table(head, rows)
     yield (
@@ -158,6 +158,11 @@ def _forecaster(card: Card) -> Iterator[str]:
         for file, horizon, n in _horizons(card)
     ]
     yield _table(("file", "horizon", "FZ0", "exponential tail's"), tails)
+
+
+def _calibrated(card: Card, file: str, horizon: str, error: Any) -> str:
+    before = card.metrics.get("calibration_error_as_trained", {}).get(file, {}).get(horizon)
+    return _spread(error, ".3f") + (f" / {before:.3f}" if before is not None else "")
 
 
 def _better(ours: Any, other: Any) -> tuple[str, str]:

@@ -187,6 +187,16 @@ def _direction(test: Rows, column: int) -> dict[str, float]:
     }
 
 
+def calibration_errors(series: tuple[data.Series, ...], said: list[Forecasts]) -> dict[str, dict[str, float]]:
+    """Of the probability of a rise, on the test part of each file, by horizon; see `calibration_error`."""
+    tests = {file: Rows(series, said, file, data.TEST) for file in sorted({one.file for one in series})}
+    return {
+        file: {f"{h}s": _direction(test, column)["calibration_error"] for column, h in enumerate(HORIZONS)}
+        for file, test in tests.items()
+        if len(test)
+    }
+
+
 def calibration_error(
     probability: NDArray[np.float64], outcome: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> float:

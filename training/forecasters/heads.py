@@ -8,9 +8,10 @@ the same:
 - expected shortfall, together with the VaR that the quantiles make: FZ0, see `fissler_ziegel`; it is that VaR plus a
   positive step;
 - expected return: squared error, returns beyond 20 volatilities clipped;
-- probability up: cross-entropy; an unchanged price counts half.
+- probability up: cross-entropy; an unchanged price counts half. Calibrated after training: training/direction.py.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -24,6 +25,10 @@ from training.normalise import INPUTS, inverse_volatility
 MOST_VOLATILITIES: Final = 20.0
 LEAST_SHORTFALL: Final = 0.1
 """In volatilities: FZ0 grows without bound towards an ES of 0."""
+
+
+_DIRECTION: Final = slice(2, 4)
+"""Among what the heads make: the log odds of a rise over each horizon."""
 
 
 class Heads(nn.Module):
@@ -72,9 +77,17 @@ class Heads(nn.Module):
         # Squareplus (Barron 2021): positive like softplus, of exactly rounded operations.
         steps = steps + torch.sqrt(steps * steps + 1.0)
         units = torch.addmm(self.ones, torch.cat((raw[:, 4:8], steps), 1), self.assemble)
-        found = units * (volatility @ self.spread) + torch.sigmoid(raw[:, 2:4]) @ self.place_up
+        found = units * (volatility @ self.spread) + torch.sigmoid(raw[:, _DIRECTION]) @ self.place_up
         forecast, shortfall = torch.split(found, [len(FORECAST_COLUMNS), len(HORIZONS)], 1)
         return forecast, shortfall
+
+    @torch.no_grad()
+    def scale_direction(self, slopes: Sequence[float], shifts: Sequence[float]) -> None:
+        """Make the log odds of a rise `slope` times what they are plus `shift`, each for its horizon."""
+        slope = torch.tensor(slopes, dtype=torch.float32)
+        self.head.weight[_DIRECTION] *= slope[:, None]
+        self.head.bias[_DIRECTION] = self.head.bias[_DIRECTION] * slope + torch.tensor(shifts, dtype=torch.float32)
+        self.straight[:, _DIRECTION] *= slope
 
 
 _COLUMNS: Final = (*FORECAST_COLUMNS, *(f"shortfall_{horizon}s" for horizon in HORIZONS))
