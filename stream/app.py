@@ -168,7 +168,7 @@ class Worker(Listener):
 
     def _must_open(self, partition: int, offset: int | None) -> bool:
         lane = self._lanes.get(partition)
-        return lane is None or lane.lost is not None or lane.unsaved or lane.failed or lane.next_offset != offset
+        return lane is None or not lane.sound or lane.next_offset != offset
 
     async def commit(self, tps: set[TP], *, everything: bool) -> Mapping[TP, int] | None:
         """A checkpoint of each partition, where there are snapshots."""

@@ -223,9 +223,7 @@ class Checkpoints:
         async with lane.checkpointing:
             await self._send_held(lane)
             transactions = self.transactions.get(tp.partition)
-            if transactions is None or self._lanes.get(tp.partition) is not lane or not self.allowed:
-                return None
-            if lane.lost is not None or lane.unsaved or lane.failed:
+            if transactions is None or self._lanes.get(tp.partition) is not lane or not (self.allowed and lane.sound):
                 return None
             return await self._commit(tp, lane, transactions, ledgers, committed, everything)
 

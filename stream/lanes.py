@@ -126,6 +126,11 @@ class Lane:
             await self.unsettled.over.wait()
 
     @property
+    def sound(self) -> bool:
+        """Whether what it holds may be committed: the partition is ours, results and state are where they belong."""
+        return self.lost is None and not self.unsaved and not self.failed
+
+    @property
     def recomputing(self) -> bool:
         """Whether ticks are computed that were answered before the lane began."""
         return (self.next_offset or 0) < self.publish_from
