@@ -44,11 +44,16 @@ def settings(kafka_settings: Settings, request: pytest.FixtureRequest) -> Settin
 
 
 class Feed:
-    """Puts ticks on both partitions; every 50th message is junk, every 70th a duplicate."""
+    """Puts ticks on both partitions; every 50th message is junk, every 70th a duplicate.
 
-    def __init__(self, settings: Settings) -> None:
+    `padding`: so many blanks behind each tick, so that little makes much to hold.
+    """
+
+    def __init__(self, settings: Settings, padding: int = 0) -> None:
         self._topic = settings.topics.ticks
-        self._producer = Producer({"bootstrap.servers": settings.broker, "linger.ms": 5})
+        self._padding = b" " * padding
+        options = {"bootstrap.servers": settings.broker, "linger.ms": 5, "batch.size": 65_536}
+        self._producer = Producer(options)
         self.sent = 0
 
     def send(self, count: int) -> None:
@@ -60,7 +65,7 @@ class Feed:
                 price=100.0 + (number * 7919 % 13) / 10,
                 trade_id=number - (number % 70 == 69) * len(SYMBOLS) or 1,
             )
-            value = b"junk" if number % 50 == 49 else tick
+            value = b"junk" if number % 50 == 49 else tick + self._padding
             self._producer.produce(self._topic, key=symbol, value=value, partition=number % len(SYMBOLS) % 2)
             self._producer.poll(0)
         self._producer.flush()
