@@ -10,12 +10,25 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from stream.config import DEFAULT_MODELS
+
 CHANGE = 1.001  # of the weights: answers differ, and stay sensible
 
 
 def shipped(models: Path, name: str) -> Path:
     """The bundle of a model that ships: its lowest version, for tests add higher ones."""
     return min((models / name).iterdir(), key=lambda folder: int(folder.name))
+
+
+def named(name: str, versions_on: int = 0) -> str:
+    """NAME@VERSION of the model that ships, or so many versions behind it."""
+    return f"{name}@{int(shipped(Path(DEFAULT_MODELS), name).name) + versions_on}"
+
+
+GRU, WGAN, DQN = named("gru"), named("wgan"), named("dqn")
+NEXT_GRU, NEXT_WGAN, NEXT_DQN = named("gru", 1), named("wgan", 1), named("dqn", 1)
+NEXT = NEXT_GRU.partition("@")[2]
+"""The version behind the GRU that ships."""
 
 
 def add_version(models: Path, name: str, version: str, change: float = CHANGE) -> Path:

@@ -15,12 +15,13 @@ from stream.switch import InForce
 from stream.web.desk import Desk
 from stream.web.halting import Halting
 from stream.web.pages import Pages
+from tests.bundles import DQN, GRU, WGAN
 
 T = TypeVar("T")
 REFRESH_SECONDS: Final = 0.2
 STALL_SECONDS: Final = 1e9
 """Progress is told once, and a slow machine must not look like a worker that stands still."""
-MODELS: Final = (("forecaster", "gru@2"), ("critic", "wgan@1"), ("policy", "dqn@2"))
+MODELS: Final = (("forecaster", GRU), ("critic", WGAN), ("policy", DQN))
 
 
 class Served:

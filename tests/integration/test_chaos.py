@@ -11,6 +11,7 @@ import pytest
 
 from stream.broker import free_ports
 from stream.config import ROOT, Settings
+from tests.bundles import DQN, GRU, NEXT_DQN, WGAN
 from tests.chaos.crew import AGAIN_SECONDS, Crew
 from tests.chaos.verdict import OUR_ERROR
 
@@ -49,7 +50,7 @@ def test_nothing_is_lost_or_wrong_whatever_is_killed(delivery: str, seed: int, t
     assert found["ok"]
     assert len(found["faults"]) == FAULTS + SWAPS
     # The first swap is seen for certain; a later one waits while ticks are answered again, perhaps until the load ends.
-    assert {"dqn@2", "dqn@3", "gru@2", "wgan@1"} <= set(found["report"]["models"])
+    assert {DQN, NEXT_DQN, GRU, WGAN} <= set(found["report"]["models"])
     assert found["kept"]["acknowledged"] == found["sent"] > 10 * RATE
     tallies = found["report"]["topics"]
     assert tallies["predictions"]["found"] + tallies["rejected"]["found"] == found["sent"]

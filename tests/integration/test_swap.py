@@ -14,7 +14,7 @@ from stream.config import DEFAULT_MODELS, Settings
 from stream.messages import decode_prediction
 from stream.verify import verify, with_models
 from tests.benchmark.stand import environment
-from tests.bundles import add_kind, add_version
+from tests.bundles import DQN, GRU, NEXT, NEXT_GRU, NEXT_WGAN, WGAN, add_kind, add_version
 from tests.integration.conftest import StartModule, another_port
 from tests.integration.test_recovery import Feed, committed, read, said
 
@@ -69,40 +69,42 @@ def test_a_swap_and_a_kill_around_it_leave_every_tick_answered_by_the_version_it
     feed.send(400)
     first = start()
     eventually(lambda: committed(settings) == feed.sent, 60.0)
-    assert 'tapewatch_model_info{head="forecaster",model="gru@2"} 1.0' in page(first)
-    add_version(models, "gru", "3")
+    assert f'tapewatch_model_info{{head="forecaster",model="{GRU}"}} 1.0' in page(first)
+    add_version(models, "gru", NEXT)
     fed_until(first, "swapped models")
     first.kill()  # the results of the new version are out, its checkpoint need not be
     feed.send(400)
-    add_version(models, "wgan", "2")  # waits in the folder for the worker that goes on with those in force
+    add_version(
+        models, "wgan", NEXT_WGAN.partition("@")[2]
+    )  # waits in the folder for the worker that goes on with those in force
     second = start()
-    fed_until(second, "to=gru@3,wgan@2,dqn@2")
-    broken = add_version(models, "gru", "4")
+    fed_until(second, f"to={NEXT_GRU},{NEXT_WGAN},{DQN}")
+    broken = add_version(models, "gru", str(int(NEXT) + 1))
     (broken / "model.onnx").write_bytes(b"half")
     eventually(lambda: "tapewatch_models_refused 1.0" in page(second), 60.0)
     feed.send(200)
     eventually(lambda: committed(settings) == feed.sent, 60.0)
     text = page(second)
-    assert 'tapewatch_model_info{head="forecaster",model="gru@3"} 1.0' in text
+    assert f'tapewatch_model_info{{head="forecaster",model="{NEXT_GRU}"}} 1.0' in text
     assert 'tapewatch_model_swaps_total{head="critic"} ' in text
     assert second.stop() == 0
-    assert "gru/4/model.onnx has sha256" in second.log.read_text(encoding="utf-8")
+    assert f"{broken}/model.onnx has sha256" in second.log.read_text(encoding="utf-8")
 
     for answered in forecasters(settings).values():
         names = [model for _, model in sorted(answered.items())]
-        swap = names.index("gru@3")
+        swap = names.index(NEXT_GRU)
         assert swap >= 150  # some of the first 200 are refused
-        assert names == ["gru@2"] * swap + ["gru@3"] * (len(names) - swap)
+        assert names == [GRU] * swap + [NEXT_GRU] * (len(names) - swap)
     report = verify(settings, *with_models(settings))
     assert report.ok, report
     assert report.ticks == feed.sent
     if settings.worker.delivery == "exactly_once":
         assert {tally.duplicated for tally in report.topics.values()} == {0}
     # A version that does not give the bytes of the results that name it is found.
-    add_version(models, "gru", "3", 1.01)
+    add_version(models, "gru", NEXT, 1.01)
     report = verify(settings, *with_models(settings))
     assert report.topics["predictions"].different > 0
-    assert '"model":"gru@3"' in report.first_difference
+    assert f'"model":"{NEXT_GRU}"' in report.first_difference
 
 
 def number(page_: str, metric: str) -> float:
@@ -116,8 +118,8 @@ def test_a_challenger_is_scored_and_not_published_until_it_is_promoted(
     settings: Settings, start: Start, eventually: Eventually
 ) -> None:
     feed, models = Feed(settings), Path(settings.worker.models)
-    add_kind(models, "lstm")
-    catalogue.challenge(models, "lstm@2")
+    lstm = f"lstm@{add_kind(models, 'lstm').name}"
+    catalogue.challenge(models, lstm)
     worker = start()
 
     def tested() -> bool:
@@ -127,19 +129,19 @@ def test_a_challenger_is_scored_and_not_published_until_it_is_promoted(
     eventually(lambda: said(worker, "ready"), 60.0)
     eventually(tested, 60.0)
     text = page(worker)
-    assert 'tapewatch_model_info{head="challenger",model="lstm@2"} 1.0' in text
+    assert f'tapewatch_model_info{{head="challenger",model="{lstm}"}} 1.0' in text
     # The same graph, though without the history: a loss like the champion's.
     for role in ("champion", "challenger"):
         assert number(text, f'tapewatch_challenger_qlike_total{{role="{role}"}}') > 0
     eventually(lambda: committed(settings) == feed.sent, 60.0)
-    assert {name for answered in forecasters(settings).values() for name in answered.values()} == {"gru@2"}
+    assert {name for answered in forecasters(settings).values() for name in answered.values()} == {GRU}
 
     def promoted() -> bool:
         feed.send(12)
-        return said(worker, "to=lstm@2,wgan@1,dqn@2")
+        return said(worker, f"to={lstm},{WGAN},{DQN}")
 
     catalogue.promote(models, None)
-    assert roles.read(models) == roles.Roles("lstm@2")
+    assert roles.read(models) == roles.Roles(lstm)
     eventually(promoted, 60.0)
     feed.send(100)
     eventually(lambda: committed(settings) == feed.sent, 60.0)
@@ -147,4 +149,4 @@ def test_a_challenger_is_scored_and_not_published_until_it_is_promoted(
     assert worker.stop() == 0
     report = verify(settings, *with_models(settings))
     assert report.ok, report
-    assert report.models == ["dqn@2", "gru@2", "lstm@2", "wgan@1"]
+    assert report.models == [DQN, GRU, lstm, WGAN]

@@ -12,12 +12,13 @@ from stream.core.features import FEATURES, INDEX, WINDOW, WINDOW_COLUMNS
 from stream.errors import BadFile, TapewatchError
 from stream.explanations import anomaly_contributions
 from stream.inference import Calibration, read_card
+from tests.bundles import shipped
 from tests.training_data import write_sample
 from training import attribution
 from training.attribution import Ticks
 
 MODELS = Path(DEFAULT_MODELS)
-BUNDLE = inference.load_bundle(MODELS / "wgan" / "1")
+BUNDLE = inference.load_bundle(shipped(MODELS, "wgan"))
 
 
 def ticks(count: int = 3) -> Ticks:
@@ -83,7 +84,7 @@ def test_the_fall_with_a_single_feature_is_its_occlusion() -> None:
 
 
 def test_the_shipped_card_holds_the_figures() -> None:
-    found = read_card(MODELS / "wgan" / "1" / "card.json").metrics[attribution.METRIC]
+    found = read_card(shipped(MODELS, "wgan") / "card.json").metrics[attribution.METRIC]
     assert found["ticks"] >= 100
     assert -1.0 <= found["rank_correlation_lowest_tenth"] <= found["rank_correlation_median"] <= 1.0
     assert found["gradients_miss_the_sum_by"] < 0.05

@@ -10,6 +10,7 @@ from stream import catalogue, cli
 from stream.config import ROOT
 from stream.errors import ModelMismatch
 from stream.inference import read_card
+from tests.bundles import GRU, WGAN, shipped
 from training import cards
 
 MODELS = ROOT / "models"
@@ -33,7 +34,7 @@ def test_list_names_every_bundle() -> None:
 def test_show_takes_the_newest_version_by_number(tmp_path: Path) -> None:
     models = copied(tmp_path)
     for version in ("9", "10"):
-        text = (models / "gru" / "2" / "card.json").read_text().replace('"version": "2"', f'"version": "{version}"')
+        text = (shipped(models, "gru") / "card.json").read_text().replace('"version": "2"', f'"version": "{version}"')
         (models / "gru" / version).mkdir()
         (models / "gru" / version / "card.json").write_text(text)
     assert catalogue.find(models, "gru").card.version == "10"
@@ -41,15 +42,15 @@ def test_show_takes_the_newest_version_by_number(tmp_path: Path) -> None:
 
 
 def test_show_tells_metrics_with_their_spread() -> None:
-    done = CliRunner().invoke(cli.commands, ["models", "show", "gru@2", "--models", str(MODELS)])
-    qlike = read_card(MODELS / "gru" / "2" / "card.json").metrics["test"]["es_ticks.parquet"]["10s"]["qlike"]
+    done = CliRunner().invoke(cli.commands, ["models", "show", GRU, "--models", str(MODELS)])
+    qlike = read_card(shipped(MODELS, "gru") / "card.json").metrics["test"]["es_ticks.parquet"]["10s"]["qlike"]
     line = f"test / es_ticks.parquet / 10s / qlike: {qlike['shipped']:g} (seeds: {qlike['mean']:g} ± {qlike['sd']:g})"
     assert line in done.output
 
 
 def test_unknown_model_is_answered_with_those_there_are() -> None:
-    with pytest.raises(ModelMismatch, match=r"no model gru@7; there are .*gru@2"):
-        catalogue.find(MODELS, "gru@7")
+    with pytest.raises(ModelMismatch, match=rf"no model gru@777; there are .*{GRU}"):
+        catalogue.find(MODELS, "gru@777")
 
 
 def test_verify_runs_all_that_ship() -> None:
@@ -60,12 +61,12 @@ def test_verify_runs_all_that_ship() -> None:
 
 def test_verify_names_the_changed_graph_and_checks_the_others(tmp_path: Path) -> None:
     models = copied(tmp_path)
-    with (models / "wgan" / "1" / "model.onnx").open("ab") as file:
+    with (shipped(models, "wgan") / "model.onnx").open("ab") as file:
         file.write(b"x")
     done = CliRunner().invoke(cli.commands, ["models", "verify", "--models", str(models)])
     assert isinstance(done.exception, ModelMismatch)
     assert "1 of 4 models" in str(done.exception)
-    assert "wgan@1" in str(done.exception)
+    assert WGAN in str(done.exception)
     assert done.output.count(": ok:") == 3
     assert "it was changed" in done.output
 
@@ -94,7 +95,7 @@ def test_readme_says_of_the_policy_what_its_card_says() -> None:
 
 
 def test_card_says_where_the_forecaster_loses_to_ewma() -> None:
-    card = read_card(MODELS / "gru" / "2" / "card.json")
+    card = read_card(shipped(MODELS, "gru") / "card.json")
     fails = cards.markdown(card).split("## Where it fails")[1].split("## ")[0]
     for named in card.metrics["qlike_not_below_ewma"]:
         file, horizon = named.rsplit(" ", 1)
@@ -103,7 +104,7 @@ def test_card_says_where_the_forecaster_loses_to_ewma() -> None:
 
 @pytest.mark.parametrize(("error", "told"), [(0.099, False), (0.125, True)])
 def test_card_says_where_probabilities_of_a_rise_are_off(*, error: float, told: bool) -> None:
-    card = read_card(MODELS / "gru" / "2" / "card.json")
+    card = read_card(shipped(MODELS, "gru") / "card.json")
     ten = card.metrics["test"]["es_ticks.parquet"]["10s"]
     card.metrics["test"] = {"es_ticks.parquet": {"10s": ten | {"calibration_error": error}}}
     fails = cards.markdown(card).split("## Where it fails")[1].split("## ")[0]
@@ -112,7 +113,7 @@ def test_card_says_where_probabilities_of_a_rise_are_off(*, error: float, told: 
 
 @pytest.mark.parametrize(("own", "shown"), [(-6.5, "| **-6.5000** | -6.0000 |"), (-5.5, "| -5.5000 | **-6.0000** |")])
 def test_card_says_where_an_exponential_tail_is_no_worse_than_its_own_shortfall(own: float, shown: str) -> None:
-    card = read_card(MODELS / "gru" / "2" / "card.json")
+    card = read_card(shipped(MODELS, "gru") / "card.json")
     ten = card.metrics["test"]["es_ticks.parquet"]["10s"]
     changed = ten | {"fissler_ziegel": own, "fissler_ziegel_exponential_tail": -6.0}
     card.metrics["test"] = {"es_ticks.parquet": {"10s": changed}}

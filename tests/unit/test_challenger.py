@@ -15,13 +15,14 @@ from stream.core.packing import Packing
 from stream.inference import Models
 from stream.metrics import Metrics
 from stream.pipeline import Pipeline
+from tests.bundles import shipped
 from tests.fakes import FakeModels, forecast_of
 from tests.ticks import SECOND, START_NS, chunk, message
 from tests.unit.test_metrics import read
 
 SETTINGS = Settings(features=Features(warm_ticks=5, warm_seconds=1.0))
 ALL = np.zeros(1, np.int32)  # the first instrument is watched
-LOADED = inference.load_bundle(Path(DEFAULT_MODELS) / "gru" / "2")
+LOADED = inference.load_bundle(shipped(Path(DEFAULT_MODELS), "gru"))
 
 
 class FakeChallenger:

@@ -11,9 +11,10 @@ from stream.config import ROOT
 from stream.errors import TapewatchError
 from stream.inference import Card, read_card
 from stream.roles import Roles
+from tests.bundles import shipped
 from training import champion
 
-SHIPPED = read_card(ROOT / "models" / "gru" / "2" / "card.json")
+SHIPPED = read_card(shipped(ROOT / "models", "gru") / "card.json")
 
 
 def card(name: str, loss: float, version: str = "1", **changes: Any) -> Card:

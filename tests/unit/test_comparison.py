@@ -15,7 +15,7 @@ from stream.config import ROOT
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
 from stream.messages import QUANTILE_LEVELS
-from tests.bundles import add_kind, add_version
+from tests.bundles import GRU, NEXT, add_kind, add_version
 from tests.training_data import sample, write_sample
 from training import baselines, cli, comparison, data, evaluation, report, samples, simulation, volatility
 
@@ -167,7 +167,7 @@ def test_evaluate_compares_all_forecasters_of_a_folder_the_champion_first(tmp_pa
     file = write_sample(tmp_path / "ltc.parquet", 40_000)
     models = Path(shutil.copytree(MODELS, tmp_path / "models"))
     add_kind(models, "lstm")
-    add_version(models, "lstm", "3")
+    add_version(models, "lstm", NEXT)
     roles.write(models, roles.Roles("lstm"))
     done = CliRunner().invoke(cli.evaluate, [str(models), str(file), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
@@ -176,7 +176,7 @@ def test_evaluate_compares_all_forecasters_of_a_folder_the_champion_first(tmp_pa
         *("report.md", "report.json", "qlike.svg", "qlike.png", "coverage.svg", "coverage.png")
     }
     told = json.loads((written / "report.json").read_bytes())
-    assert told["forecasters"] == ["lstm@3", "gru@2"]
+    assert told["forecasters"] == [f"lstm@{NEXT}", GRU]
     together, alone = (one["horizons"][0] for one in told["instruments"])
     listed = [*told["forecasters"], *volatility.BASELINES]
     assert [one["model"] for one in together["volatility"]] == [one["model"] for one in together["paths"]["models"]]
@@ -191,11 +191,11 @@ def test_evaluate_compares_all_forecasters_of_a_folder_the_champion_first(tmp_pa
         assert sum(group["rows"] for group in parted["groups"]) <= together["rows"]
         assert all(list(group["qlike"]) == listed for group in parted["groups"])
     text = (written / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("# lstm@3, gru@2 on ltc.parquet")
+    assert text.startswith(f"# lstm@{NEXT}, {GRU} on ltc.parquet")
     assert "In the 90% model confidence set: " in text
     overview = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "(ltc/report.md)" in overview
-    assert "| file | horizon | rows | lstm@3 | gru@2 | last value |" in overview
+    assert f"| file | horizon | rows | lstm@{NEXT} | {GRU} | last value |" in overview
 
 
 def test_losses_of_one_second_are_summed_before_they_are_compared() -> None:

@@ -11,6 +11,7 @@ from stream import inference
 from stream.config import DEFAULT_MODELS
 from stream.core.features import WINDOW
 from stream.inference import read_card
+from tests import bundles
 from tests.training_data import sample, write_sample
 from training import attribution, cards, data, detection, gan
 from training.detection import Settings
@@ -26,7 +27,7 @@ def _one_thread() -> None:
 
 
 def shipped() -> gan.Critic:
-    return attribution.critic_of(inference.load_bundle(MODELS / "wgan" / "1"))
+    return attribution.critic_of(inference.load_bundle(bundles.shipped(MODELS, "wgan")))
 
 
 def windows(part: int) -> gan.Windows:
@@ -86,19 +87,19 @@ def test_wash_trades_alternate_at_one_price_and_size() -> None:
 def test_the_command_writes_the_card_and_leaves_the_graph(tmp_path: Path) -> None:
     models = tmp_path / "models"
     shutil.copytree(MODELS, models)
-    before = (models / "wgan" / "1" / "model.onnx").read_bytes()
+    before = (bundles.shipped(models, "wgan") / "model.onnx").read_bytes()
     name, found = detection.add(models, [write_sample(tmp_path / "ltc.parquet")], SMALL)
-    assert name == "wgan@1"
-    assert (models / "wgan" / "1" / "model.onnx").read_bytes() == before
-    card = read_card(models / "wgan" / "1" / "card.json")
+    assert name == bundles.WGAN
+    assert (bundles.shipped(models, "wgan") / "model.onnx").read_bytes() == before
+    card = read_card(bundles.shipped(models, "wgan") / "card.json")
     assert card.metrics["detection"]["wash"]["critic"]["auc"] == pytest.approx(
         found["detection"]["wash"]["critic"]["auc"], rel=1e-5
     )
-    assert (models / "wgan" / "1" / "CARD.md").read_text(encoding="utf-8") == cards.markdown(card)
+    assert (bundles.shipped(models, "wgan") / "CARD.md").read_text(encoding="utf-8") == cards.markdown(card)
 
 
 def test_the_shipped_card_says_where_a_plain_detector_is_better() -> None:
-    card = read_card(MODELS / "wgan" / "1" / "card.json")
+    card = read_card(bundles.shipped(MODELS, "wgan") / "card.json")
     fails = cards.markdown(card).split("## Where it fails")[1].split("## ")[0]
     assert card.metrics["detection_windows"] >= 20_000
     for fault in gan.EVERY_FAULT:

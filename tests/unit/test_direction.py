@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from stream.core.results import FORECAST_COLUMNS
@@ -92,8 +93,9 @@ def test_cross_entropy_of_the_validation_part_falls() -> None:
     rows = (one.part == data.VALIDATION) & data.usable_rows(one)
     outcome, weight = 0.5 + 0.5 * np.sign(one.log_return[rows]), one.weight[rows, None]
 
-    def cross_entropy(said: list[evaluation.Forecasts]) -> np.float64:
+    def cross_entropy(said: list[evaluation.Forecasts]) -> NDArray[np.float64]:
         odds = logit(said[0].forecast[rows][:, evaluation.UP].astype(float))
-        return np.mean(weight * (np.logaddexp(0.0, odds) - outcome * odds), axis=0)
+        mean: NDArray[np.float64] = np.mean(weight * (np.logaddexp(0.0, odds) - outcome * odds), axis=0)
+        return mean
 
     assert (cross_entropy(after) < cross_entropy(found.before)).all()

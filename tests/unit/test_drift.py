@@ -13,6 +13,7 @@ from stream.core.features import FEATURES
 from stream.inference import Card, Histogram, read_card
 from stream.metrics import Metrics
 from stream.telemetry import DRIFT_SECONDS, Drift
+from tests import bundles
 from tests.ticks import chunk
 from tests.unit.test_metrics import samples
 from tests.unit.test_pipeline import pipeline, ticks
@@ -80,7 +81,7 @@ def test_a_feature_with_few_values_has_as_many_bins_as_the_others() -> None:
 
 def card(version: str, *shares: float) -> Card:
     """Of a forecaster trained on features of which such shares lie below and above 1e30: all of now lie below."""
-    shipped = read_card(Path(DEFAULT_MODELS) / "gru" / "2" / "card.json")
+    shipped = read_card(bundles.shipped(Path(DEFAULT_MODELS), "gru") / "card.json")
     return msgspec.structs.replace(
         shipped, version=version, histograms=[Histogram([1e30], [list(shares)])] * len(FEATURES) if shares else []
     )

@@ -15,6 +15,7 @@ from stream.feeds import generator, simulator
 from stream.feeds.generator import Generator
 from stream.feeds.market import SECOND_NS, Instrument, Trades
 from stream.inference import NOISE
+from tests import bundles
 
 MODELS = Path(DEFAULT_MODELS)
 INSTRUMENT = Instrument(price=100.0, volatility=2e-4)
@@ -92,7 +93,7 @@ def test_what_a_generator_cannot_do_is_refused(shipped: Generator, tmp_path: Pat
     with pytest.raises(ModelMismatch, match="holds no generator"):
         generator.newest(tmp_path)
     with pytest.raises(ModelMismatch, match="only a generator makes trades"):
-        Generator(MODELS / "gru" / "2")
+        Generator(bundles.shipped(MODELS, "gru"))
     done = CliRunner().invoke(cli.commands, ["simulate", "--volatility", "2", "--out", str(tmp_path / "a.csv")])
     assert done.exit_code == 2
     assert "are for --generator" in done.output

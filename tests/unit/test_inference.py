@@ -19,7 +19,7 @@ from stream.core.packing import new_scratch, pack
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import ModelMismatch
 from stream.messages import HORIZONS
-from tests.bundles import shipped
+from tests.bundles import DQN, GRU, WGAN, shipped
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def run(models: inference.Models, slots: list[int], seed: int = 0) -> inference.
 def test_models_that_ship_answer_every_tick() -> None:
     models = inference.load(Path(DEFAULT_MODELS))
     out = run(models, [0, 3, 0, 1, 3, 0, 0])
-    assert models.names == ("gru@2", "wgan@1", "dqn@2")
+    assert models.names == (GRU, WGAN, DQN)
     assert out.forecast.shape == (7, len(FORECAST_COLUMNS))
     assert out.shortfall.shape == (7, len(HORIZONS))
     assert out.hidden.shape == (3, models.hidden_size)
@@ -100,7 +100,7 @@ def test_calibration_makes_a_probability_of_any_score() -> None:
 
 def test_newest_version_in_numeric_order_is_loaded(folder: Path) -> None:
     for version in ("9", "10"):
-        shutil.copytree(folder / "gru" / "2", folder / "gru" / version)
+        shutil.copytree(shipped(folder, "gru"), folder / "gru" / version)
         file = folder / "gru" / version / "card.json"
         file.write_bytes(msgspec.json.encode(msgspec.json.decode(file.read_bytes()) | {"version": version}))
     assert inference.load(folder).names[0] == "gru@10"
@@ -117,12 +117,12 @@ def test_missing_family_is_named(folder: Path, name: str, family: str) -> None:
 
 
 def test_missing_graph_is_named(folder: Path) -> None:
-    (folder / "wgan" / "1" / "model.onnx").unlink()
-    assert "wgan/1/model.onnx" in refused(folder)
+    (shipped(folder, "wgan") / "model.onnx").unlink()
+    assert "/model.onnx" in refused(folder)
 
 
 def test_changed_graph_is_told_by_its_hash(folder: Path) -> None:
-    file = folder / "gru" / "2" / "model.onnx"
+    file = shipped(folder, "gru") / "model.onnx"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -130,14 +130,14 @@ def test_changed_graph_is_told_by_its_hash(folder: Path) -> None:
 
 
 def test_corrupt_graph_is_refused_even_where_the_card_agrees(folder: Path) -> None:
-    file = folder / "gru" / "2" / "model.onnx"
+    file = shipped(folder, "gru") / "model.onnx"
     file.write_bytes(b"junk" * 100)
     edit_card(folder, "gru", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     assert "no ONNX graph" in refused(folder)
 
 
 def test_truncated_graph_is_refused_even_where_the_card_agrees(folder: Path) -> None:
-    file = folder / "dqn" / "2" / "model.onnx"
+    file = shipped(folder, "dqn") / "model.onnx"
     file.write_bytes(file.read_bytes()[:-500])
     edit_card(folder, "dqn", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     assert "dqn" in refused(folder)
@@ -145,7 +145,7 @@ def test_truncated_graph_is_refused_even_where_the_card_agrees(folder: Path) -> 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"family": "forecaster"}', b'{"family": "oracle"}'])
 def test_unreadable_card_is_named(folder: Path, content: bytes) -> None:
-    (folder / "gru" / "2" / "card.json").write_bytes(content)
+    (shipped(folder, "gru") / "card.json").write_bytes(content)
     assert "card.json is not a model card" in refused(folder)
 
 

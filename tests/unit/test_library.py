@@ -9,9 +9,9 @@ import pytest
 from stream.config import DEFAULT_MODELS
 from stream.errors import ModelMismatch
 from stream.library import Library
-from tests.bundles import add_bundle, add_version
+from tests.bundles import DQN, GRU, NEXT, NEXT_GRU, WGAN, add_bundle, add_version, shipped
 
-OLD = ("gru@2", "wgan@1", "dqn@2")
+OLD = (GRU, WGAN, DQN)
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def test_a_new_version_is_wanted_and_the_old_can_still_be_had(folder: Path) -> N
     old = library.newest
     library.look()
     assert library.newest is old
-    add_version(folder, "gru", "3")
+    add_version(folder, "gru", NEXT)
     library.look()
-    assert library.newest.names == ("gru@3", "wgan@1", "dqn@2")
+    assert library.newest.names == (NEXT_GRU, WGAN, DQN)
     assert library.newest.digests[1:] == old.digests[1:]
     assert library.find(old.names, old.digests) is old
     assert library.find(library.newest.names, library.newest.digests) is library.newest
@@ -48,7 +48,7 @@ def test_a_new_version_is_wanted_and_the_old_can_still_be_had(folder: Path) -> N
 
 
 def test_a_version_that_is_taken_away_gives_way_to_the_one_before(folder: Path) -> None:
-    added = add_version(folder, "gru", "3")
+    added = add_version(folder, "gru", NEXT)
     library = Library(folder)
     names, digests = library.newest.names, library.newest.digests
     shutil.rmtree(added)
@@ -59,7 +59,7 @@ def test_a_version_that_is_taken_away_gives_way_to_the_one_before(folder: Path) 
 
 def test_a_bundle_without_a_card_is_not_complete_and_is_not_looked_at(folder: Path) -> None:
     library = Library(folder)
-    added = add_version(folder, "gru", "3")
+    added = add_version(folder, "gru", NEXT)
     card = (added / "card.json").read_bytes()
     (added / "card.json").unlink()
     library.look()
@@ -67,14 +67,14 @@ def test_a_bundle_without_a_card_is_not_complete_and_is_not_looked_at(folder: Pa
     assert not library.refused
     (added / "card.json").write_bytes(card)
     library.look()
-    assert library.newest.names[0] == "gru@3"
+    assert library.newest.names[0] == NEXT_GRU
 
 
 def test_a_graph_that_is_half_copied_is_refused_until_it_is_whole(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     library = Library(folder)
-    added = add_version(folder, "gru", "3")
+    added = add_version(folder, "gru", NEXT)
     whole = (added / "model.onnx").read_bytes()
     (added / "model.onnx").write_bytes(whole[:1000])
     with caplog.at_level(logging.ERROR, "tapewatch.models"):
@@ -83,25 +83,25 @@ def test_a_graph_that_is_half_copied_is_refused_until_it_is_whole(
     assert "has sha256" in text
     assert "its card says" in text
     assert [record.message for record in caplog.records] == [
-        f"refused model, gru@2, wgan@1, dqn@2 stay in force: {text}"
+        f"refused model, {GRU}, {WGAN}, {DQN} stay in force: {text}"
     ]
     (added / "model.onnx").write_bytes(whole)
     library.look()
-    assert library.newest.names[0] == "gru@3"
+    assert library.newest.names[0] == NEXT_GRU
     assert not library.refused
 
 
 def test_a_graph_that_is_missing_is_refused(folder: Path) -> None:
     library = Library(folder)
-    added = add_version(folder, "gru", "3")
+    added = add_version(folder, "gru", NEXT)
     (added / "model.onnx").unlink()
     assert "cannot read" in refusal(library, added)
 
 
 def test_a_bundle_for_other_features_is_refused_with_both_sides_named(folder: Path) -> None:
     library = Library(folder)
-    graph = (folder / "gru" / "2" / "model.onnx").read_bytes()
-    added = add_bundle(folder, "gru", "3", graph, features=["log_return", "moon_phase"])
+    graph = (shipped(folder, "gru") / "model.onnx").read_bytes()
+    added = add_bundle(folder, "gru", NEXT, graph, features=["log_return", "moon_phase"])
     text = refusal(library, added)
     assert "unknown here: moon_phase" in text
     assert "missing in the bundle: log_time_gap" in text
@@ -109,33 +109,33 @@ def test_a_bundle_for_other_features_is_refused_with_both_sides_named(folder: Pa
 
 def test_a_bundle_that_does_not_run_is_refused(folder: Path) -> None:
     library = Library(folder)
-    added = add_version(folder, "gru", "3", float("nan"))
+    added = add_version(folder, "gru", NEXT, float("nan"))
     assert "is not finite" in refusal(library, added)
 
 
 def test_a_card_that_is_none_is_refused(folder: Path) -> None:
     library = Library(folder)
-    added = add_version(folder, "gru", "3")
+    added = add_version(folder, "gru", NEXT)
     (added / "card.json").write_bytes(b'{"family":')
     assert "is not a model card" in refusal(library, added)
 
 
 def test_a_card_of_another_version_than_its_folder_is_refused(folder: Path) -> None:
     library = Library(folder)
-    shutil.copytree(folder / "gru" / "2", folder / "gru" / "3")
-    assert "gru/3: its card says gru@2; a bundle lies in name/version" in refusal(library, folder / "gru" / "3")
+    added = Path(shutil.copytree(shipped(folder, "gru"), folder / "gru" / NEXT))
+    assert f"gru/{NEXT}: its card says {GRU}; a bundle lies in name/version" in refusal(library, added)
 
 
 def test_a_version_changed_in_place_is_refused_and_does_not_come_into_force(folder: Path) -> None:
     library = Library(folder)
     old = library.newest
-    add_version(folder, "gru", "2", 1.01)
-    assert "a change needs a new version" in refusal(library, folder / "gru" / "2")
+    add_version(folder, "gru", shipped(folder, "gru").name, 1.01)
+    assert "a change needs a new version" in refusal(library, shipped(folder, "gru"))
     assert library.newest.digests == old.digests
 
 
 def test_what_does_not_fit_at_the_start_is_passed_over_for_what_does(folder: Path) -> None:
-    added = add_version(folder, "gru", "3")
+    added = add_version(folder, "gru", NEXT)
     (added / "model.onnx").write_bytes(b"")
     library = Library(folder)
     assert library.newest.names == OLD
@@ -143,8 +143,8 @@ def test_what_does_not_fit_at_the_start_is_passed_over_for_what_does(folder: Pat
 
 
 def test_without_any_model_that_fits_there_is_no_start(folder: Path) -> None:
-    (folder / "gru" / "2" / "model.onnx").write_bytes(b"")
-    with pytest.raises(ModelMismatch, match=r"gru/2/model\.onnx has sha256"):
+    (shipped(folder, "gru") / "model.onnx").write_bytes(b"")
+    with pytest.raises(ModelMismatch, match=r"gru/\d+/model\.onnx has sha256"):
         Library(folder)
     with pytest.raises(ModelMismatch, match="does not exist"):
         Library(folder / "nowhere")

@@ -13,6 +13,7 @@ from stream.core.features import INDEX
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
 from stream.inference import Card, read_card
+from tests.bundles import DQN, shipped
 from tests.training_data import sample, write_sample
 from training import bundles, cards, data, forecaster, sharpe
 from training.policy import incumbent, ppo, q_learning, selection
@@ -291,7 +292,7 @@ def policy_card(**changed: Any) -> Card:
         "sharpe_high": 0.004,
         "deflated_sharpe": 0.25,
     }
-    card = read_card(Path(DEFAULT_MODELS) / "dqn" / "2" / "card.json")
+    card = read_card(shipped(Path(DEFAULT_MODELS), "dqn") / "card.json")
     metrics = {
         "way": "ppo",
         "tries": 26,
@@ -352,16 +353,16 @@ def test_the_same_policy_does_not_follow_itself() -> None:
 
 def test_card_of_the_incumbent_tells_of_all_tries_and_keeps_its_graph() -> None:
     new = msgspec.structs.replace(policy_card(), name="ppo", sha256="other")
-    old = read_card(Path(DEFAULT_MODELS) / "dqn" / "2" / "card.json")
+    old = read_card(shipped(Path(DEFAULT_MODELS), "dqn") / "card.json")
     verdict = incumbent.Verdict(0.00025, sharpe.Interval(-0.001, 0.002, 60))
     test = walked(np.array([0.0, 0.0, 3.0] * 100))
     card = incumbent.takeover(old, new, walked(np.array([1.0, 2.0])), test, verdict)
     assert (card.name, card.version, card.sha256, card.seeds) == (old.name, old.version, old.sha256, old.seeds)
-    assert card.metrics["test"]["dqn@2"]["sharpe"] == pytest.approx(2.0**-0.5)
+    assert card.metrics["test"][DQN]["sharpe"] == pytest.approx(2.0**-0.5)
     assert card.metrics["test"]["ppo"] == new.metrics["test"]["ppo"]
     text = cards.markdown(card)
-    assert "dqn@2 1.50000; ppo 0.50000, -0.25000" in text
-    assert "of ppo, earned 0.00025 bp a decision more there than dqn@2" in text
+    assert f"{DQN} 1.50000; ppo 0.50000, -0.25000" in text
+    assert f"of ppo, earned 0.00025 bp a decision more there than {DQN}" in text
     assert "between -0.00100 and 0.00200" in text
     assert "over 2 seeds" in text
 
@@ -369,4 +370,4 @@ def test_card_of_the_incumbent_tells_of_all_tries_and_keeps_its_graph() -> None:
 def test_newcomer_of_other_files_is_refused(tmp_path: Path) -> None:
     models = Path(DEFAULT_MODELS)
     with pytest.raises(TapewatchError, match=r"was not trained on these files: ltc\.parquet"):
-        incumbent.compare(models, models / "dqn" / "2", [write_sample(tmp_path / "ltc.parquet")])
+        incumbent.compare(models, shipped(models, "dqn"), [write_sample(tmp_path / "ltc.parquet")])

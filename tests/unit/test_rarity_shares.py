@@ -12,6 +12,7 @@ from stream.errors import TapewatchError
 from stream.feeds.files import open_ticks
 from stream.inference import read_card
 from stream.pipeline import Pipeline
+from tests.bundles import shipped
 from tests.training_data import write_sample
 from training import cards, data, rarity
 
@@ -37,7 +38,7 @@ def test_too_few_ticks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_shipped_card_holds_the_shares_and_all_instruments_have_what_is_promised() -> None:
-    card = read_card(MODELS / "wgan" / "1" / "card.json")
+    card = read_card(shipped(MODELS, "wgan") / "card.json")
     found = card.metrics[cards.PUBLISHED]
     assert len(found) > 10
     text = cards.markdown(card)

@@ -12,7 +12,7 @@ from stream.config import DEFAULT_MODELS
 from stream.errors import ModelMismatch
 from stream.library import Library
 from stream.roles import Roles
-from tests.bundles import add_kind, add_version
+from tests.bundles import DQN, NEXT, NEXT_GRU, WGAN, add_kind, add_version, named, shipped
 from training import bundles
 
 
@@ -23,6 +23,8 @@ class Named(NamedTuple):
     version: str
 
 
+GRU_SHIPPED = named("gru")
+LSTM_ADDED = GRU_SHIPPED.replace("gru", "lstm")  # by add_kind
 GRU, GRU_10, LSTM, CNN = Named("gru", "1"), Named("gru", "10"), Named("lstm", "1"), Named("cnn", "2")
 
 
@@ -93,18 +95,18 @@ def test_two_of_one_version_need_a_champion_and_the_message_says_how(folder: Pat
         with pytest.raises(ModelMismatch, match=r"two bundles of family forecaster .*`tapewatch models promote"):
             load(folder)
     run("promote", "lstm", "--models", str(folder))
-    assert inference.load(folder).names[0] == "lstm@2"
-    assert Library(folder).newest.names[0] == "lstm@2"
+    assert inference.load(folder).names[0] == LSTM_ADDED
+    assert Library(folder).newest.names[0] == LSTM_ADDED
 
 
 def test_list_shows_who_would_answer_and_who_would_be_scored(folder: Path) -> None:
-    assert run("challenge", "lstm@2", "--models", str(folder)) == 'challenger = "lstm@2"\n'
+    assert run("challenge", LSTM_ADDED, "--models", str(folder)) == f'challenger = "{LSTM_ADDED}"\n'
     lines = {line.split()[0]: line.split()[1] for line in run("list", "--models", str(folder)).splitlines()[1:]}
-    assert lines["gru@2"] == lines["wgan@1"] == lines["dqn@2"] == "champion"
-    assert lines["lstm@2"] == "challenger"
-    assert run("promote", "--models", str(folder)) == 'champion = "lstm@2"\n'
-    assert run("challenge", "gru", "--models", str(folder)) == 'champion = "lstm@2"\nchallenger = "gru"\n'
-    assert run("challenge", "--none", "--models", str(folder)) == 'champion = "lstm@2"\n'
+    assert lines[GRU_SHIPPED] == lines[WGAN] == lines[DQN] == "champion"
+    assert lines[LSTM_ADDED] == "challenger"
+    assert run("promote", "--models", str(folder)) == f'champion = "{LSTM_ADDED}"\n'
+    assert run("challenge", "gru", "--models", str(folder)) == f'champion = "{LSTM_ADDED}"\nchallenger = "gru"\n'
+    assert run("challenge", "--none", "--models", str(folder)) == f'champion = "{LSTM_ADDED}"\n'
 
 
 def test_what_cannot_have_a_role_gets_none(folder: Path) -> None:
@@ -114,7 +116,7 @@ def test_what_cannot_have_a_role_gets_none(folder: Path) -> None:
         catalogue.promote(folder, "dqn")
     with pytest.raises(ModelMismatch, match="holds no model mlp"):
         catalogue.challenge(folder, "mlp")
-    (folder / "lstm" / "2" / "model.onnx").write_bytes(b"half")
+    (shipped(folder, "lstm") / "model.onnx").write_bytes(b"half")
     with pytest.raises(ModelMismatch, match="has sha256"):
         catalogue.challenge(folder, "lstm")
     catalogue.promote(folder, "gru")
@@ -144,34 +146,34 @@ def test_while_a_worker_runs_the_roles_are_taken_up_like_a_bundle(folder: Path) 
     library = Library(folder)
     assert library.challenger is not None
     first = library.challenger
-    assert (library.newest.names[0], first.name) == ("gru@2", "lstm@2")
+    assert (library.newest.names[0], first.name) == (GRU_SHIPPED, LSTM_ADDED)
     library.look()
-    add_version(folder, "gru", "3")
+    add_version(folder, "gru", NEXT)
     library.look()
-    assert library.newest.names[0] == "gru@3"
+    assert library.newest.names[0] == NEXT_GRU
     assert library.challenger is first  # it goes on with what it carries
     catalogue.promote(folder, None)
     library.look()
-    assert (library.newest.names[0], challenger_of(library)) == ("lstm@2", "")
-    catalogue.challenge(folder, "gru@2")
+    assert (library.newest.names[0], challenger_of(library)) == (LSTM_ADDED, "")
+    catalogue.challenge(folder, GRU_SHIPPED)
     library.look()
-    assert challenger_of(library) == "gru@2"
+    assert challenger_of(library) == GRU_SHIPPED
     assert not library.refused
 
 
 def test_a_challenger_that_does_not_fit_is_refused_and_stops_nothing(folder: Path) -> None:
     roles.write(folder, Roles("gru", "lstm"))
-    (folder / "lstm" / "2" / "model.onnx").write_bytes(b"half")
+    (shipped(folder, "lstm") / "model.onnx").write_bytes(b"half")
     library = Library(folder)
-    assert library.newest.names[0] == "gru@2"
+    assert library.newest.names[0] == GRU_SHIPPED
     assert library.challenger is None
-    assert "has sha256" in library.refused[folder / "lstm" / "2"]
+    assert "has sha256" in library.refused[shipped(folder, "lstm")]
     roles.write(folder, Roles("gru", "mlp"))
     library.look()
     assert "there is no forecaster mlp that could be challenger" in library.refused[folder / roles.FILE]
     (folder / roles.FILE).write_text("champion = ")
     library.look()
-    assert library.newest.names[0] == "gru@2"
+    assert library.newest.names[0] == GRU_SHIPPED
     assert "it knows champion and challenger" in library.refused[folder]
 
 
@@ -180,7 +182,7 @@ def test_a_champion_that_is_not_there_leaves_the_one_in_force(folder: Path) -> N
     library = Library(folder)
     roles.write(folder, Roles("mlp"))
     library.look()
-    assert library.newest.names[0] == "gru@2"
+    assert library.newest.names[0] == GRU_SHIPPED
     assert "there is no forecaster mlp that could be champion" in library.refused[folder / roles.FILE]
     for load in (inference.load, Library):
         with pytest.raises(ModelMismatch, match="mlp"):

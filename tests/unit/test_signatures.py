@@ -16,9 +16,9 @@ from stream import backtest, catalogue, cli, inference, roles, signatures
 from stream.config import DEFAULT_MODELS, ROOT, Models, Settings, load
 from stream.errors import ConfigError, ModelMismatch, TapewatchError
 from stream.library import Library
-from tests.bundles import add_kind, add_version
+from tests.bundles import DQN, GRU, NEXT, NEXT_GRU, WGAN, add_kind, add_version, shipped
 
-OLD = ("gru@2", "wgan@1", "dqn@2")
+OLD = (GRU, WGAN, DQN)
 BUNDLES = sorted(str(card.parent.relative_to(DEFAULT_MODELS)) for card in Path(DEFAULT_MODELS).glob("*/*/card.json"))
 
 
@@ -67,43 +67,43 @@ def refusal(folder: Path, key: Path, name: str = "gru") -> str:
 
 
 def test_a_missing_signature_is_refused_with_what_to_do(folder: Path, key: Path) -> None:
-    (folder / "gru" / "2" / "card.json.sig").unlink()
+    (shipped(folder, "gru") / "card.json.sig").unlink()
     assert "is not signed: card.json.sig is missing" in refusal(folder, key)
     assert "`tapewatch models sign`" in refusal(folder, key)
 
 
 @pytest.mark.parametrize("wrong", [b"", b"x", bytes(64), b"\xff" * 65])
 def test_what_is_no_signature_is_refused(folder: Path, key: Path, wrong: bytes) -> None:
-    (folder / "gru" / "2" / "card.json.sig").write_bytes(wrong)
+    (shipped(folder, "gru") / "card.json.sig").write_bytes(wrong)
     assert "card.json.sig is no signature of this card.json" in refusal(folder, key)
 
 
 def test_another_bundle_s_signature_is_refused(folder: Path, key: Path) -> None:
-    shutil.copyfile(folder / "dqn" / "2" / "card.json.sig", folder / "gru" / "2" / "card.json.sig")
+    shutil.copyfile(shipped(folder, "dqn") / "card.json.sig", shipped(folder, "gru") / "card.json.sig")
     assert "is no signature of this card.json" in refusal(folder, key)
 
 
 def test_another_key_s_signature_is_refused(folder: Path, key: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.key"
     signatures.keygen(other)
-    signatures.sign(folder / "gru" / "2", other)
+    signatures.sign(shipped(folder, "gru"), other)
     assert f"by the key of {public(key)}" in refusal(folder, key)
 
 
 def test_a_changed_card_is_refused(folder: Path, key: Path) -> None:
-    card = folder / "gru" / "2" / "card.json"
+    card = shipped(folder, "gru") / "card.json"
     card.write_text(card.read_text(encoding="utf-8").replace('"git_commit": "', '"git_commit": "x'), encoding="utf-8")
     assert "the card was changed after it was signed" in refusal(folder, key)
 
 
 def test_a_changed_graph_is_refused_by_the_hash_in_the_signed_card(folder: Path, key: Path) -> None:
-    graph = folder / "gru" / "2" / "model.onnx"
+    graph = shipped(folder, "gru") / "model.onnx"
     graph.write_bytes(graph.read_bytes() + b"\0")
     assert "its card says" in refusal(folder, key)
 
 
 def test_a_changed_graph_with_its_hash_in_the_card_is_refused_by_the_signature(folder: Path, key: Path) -> None:
-    graph, card = folder / "gru" / "2" / "model.onnx", folder / "gru" / "2" / "card.json"
+    graph, card = shipped(folder, "gru") / "model.onnx", shipped(folder, "gru") / "card.json"
     old = hashlib.sha256(graph.read_bytes()).hexdigest()
     graph.write_bytes(graph.read_bytes() + b"\0")
     text = card.read_text(encoding="utf-8").replace(old, hashlib.sha256(graph.read_bytes()).hexdigest())
@@ -113,18 +113,18 @@ def test_a_changed_graph_with_its_hash_in_the_card_is_refused_by_the_signature(f
 
 def test_while_it_runs_an_unsigned_version_is_refused_until_it_is_signed(folder: Path, key: Path) -> None:
     library = Library(folder, signatures.of_key(public(key)))
-    added = add_version(folder, "gru", "3")
+    added = add_version(folder, "gru", NEXT)
     library.look()
     assert library.newest.names == OLD
     assert "is not signed" in library.refused[added]
     signatures.sign(added, key)
     library.look()
-    assert library.newest.names == ("gru@3", *OLD[1:])
+    assert library.newest.names == (NEXT_GRU, *OLD[1:])
     assert library.refused == {}
 
 
 def test_at_a_start_the_highest_signed_version_is_taken(folder: Path, key: Path) -> None:
-    added = add_version(folder, "gru", "3")
+    added = add_version(folder, "gru", NEXT)
     library = Library(folder, signatures.of_key(public(key)))
     assert library.newest.names == OLD
     assert list(library.refused) == [added]
@@ -141,10 +141,10 @@ def test_the_setting_is_what_commands_go_by(folder: Path, key: Path, tmp_path: P
     done = CliRunner().invoke(cli.commands, arguments)
     assert done.exit_code == 0, done.output
     assert done.output.count("ok: signature, hash, features, shapes") == len(BUNDLES)
-    (folder / "gru" / "2" / "card.json.sig").unlink()
+    (shipped(folder, "gru") / "card.json.sig").unlink()
     done = CliRunner().invoke(cli.commands, arguments)
     assert isinstance(done.exception, ModelMismatch)
-    assert "gru@2" in str(done.exception)
+    assert GRU in str(done.exception)
     assert "is not signed" in done.output
 
 
@@ -176,7 +176,7 @@ def test_roles_that_are_not_signed_or_were_changed_are_refused_and_what_is_in_fo
 ) -> None:
     trust = signatures.of_key(public(key))
     add_kind(folder, "lstm")
-    signatures.sign(folder / "lstm" / "2", key)
+    signatures.sign(shipped(folder, "lstm"), key)
     catalogue.promote(folder, "gru", trust)
     file = folder / roles.FILE
     signatures.sign_roles(folder, key)
@@ -196,14 +196,14 @@ def test_roles_that_are_not_signed_or_were_changed_are_refused_and_what_is_in_fo
     assert "`tapewatch models sign roles.toml`" in library.refused[folder]
     signatures.sign_roles(folder, key)
     library.look()
-    assert library.newest.names == ("lstm@2", *OLD[1:])
+    assert library.newest.names == (GRU.replace("gru", "lstm"), *OLD[1:])
     assert library.refused == {}
 
 
 def test_roles_are_signed_by_command_and_where_they_are_written(folder: Path, key: Path, tmp_path: Path) -> None:
     trust = signatures.of_key(public(key))
     add_kind(folder, "lstm")
-    signatures.sign(folder / "lstm" / "2", key)
+    signatures.sign(shipped(folder, "lstm"), key)
     file = tmp_path / "tapewatch.toml"
     file.write_text(f'[models]\npublic_key = "{public(key)}"\n', encoding="utf-8")
     ours = ["--models", str(folder)]
@@ -233,7 +233,7 @@ def test_the_simulator_takes_only_a_signed_generator(folder: Path, key: Path, tm
     simulate += ["--symbol", "MADE", "--out", str(tmp_path / "made.csv")]
     run(*simulate)
     assert (tmp_path / "made.csv").stat().st_size > 0
-    (folder / "wgan-generator" / "3" / "card.json.sig").unlink()
+    (shipped(folder, "wgan-generator") / "card.json.sig").unlink()
     done = CliRunner().invoke(cli.commands, simulate)
     assert isinstance(done.exception, ModelMismatch)
     assert "wgan-generator" in str(done.exception)
@@ -252,7 +252,7 @@ def test_a_key_is_never_written_over(key: Path, tmp_path: Path) -> None:
 
 
 def test_what_does_not_load_is_not_signed(folder: Path, key: Path) -> None:
-    added = add_version(folder, "gru", "3")
+    added = add_version(folder, "gru", NEXT)
     (added / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(ModelMismatch, match="its card says"):
         signatures.sign(added, key)
@@ -265,18 +265,18 @@ def test_other_keys_and_files_are_one_line(key: Path, tmp_path: Path) -> None:
     wrong.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     wrong_public = tmp_path / "rsa.pub"
     wrong_public.write_bytes(other.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    for file in (wrong_public, key, Path(DEFAULT_MODELS) / "gru" / "2" / "model.onnx"):
+    for file in (wrong_public, key, shipped(Path(DEFAULT_MODELS), "gru") / "model.onnx"):
         with pytest.raises(ConfigError, match="holds no public Ed25519 key in PEM"):
             signatures.of_key(file)
     for file in (wrong, public(key)):
         with pytest.raises(ConfigError, match="holds no private Ed25519 key in PEM"):
-            signatures.sign(Path(DEFAULT_MODELS) / "gru" / "2", file)
+            signatures.sign(shipped(Path(DEFAULT_MODELS), "gru"), file)
     with pytest.raises(ConfigError, match=r"cannot read the key .*absent: No such file"):
         signatures.trust(Models(public_key=str(tmp_path / "absent")))
 
 
 def test_openssl_agrees(folder: Path, key: Path) -> None:
-    bundle = folder / "gru" / "2"
+    bundle = shipped(folder, "gru")
     command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", str(public(key)), "-rawin"]
     files = ["-in", str(bundle / "card.json"), "-sigfile", str(bundle / "card.json.sig")]
     if shutil.which("openssl") is None:
