@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from stream.errors import TapewatchError
 from training import pumps
@@ -31,7 +32,11 @@ def test_f1_counts_missed_events_and_false_alerts() -> None:
 
 def test_the_middle_of_the_best_thresholds_is_chosen_and_not_by_the_event_left_out() -> None:
     good, bad = Outcome(np.array([1.0, 1.0]), np.array([0, 0])), Outcome(np.array([1.0, np.nan]), np.array([0, 0]))
-    outcomes = {(0.04, 20.0, 2.0): good, (0.04, 80.0, 2.0): good, (0.09, 20.0, 8.0): bad}
+    outcomes: dict[pumps.Thresholds, Outcome] = {
+        (0.04, 20.0, 2.0): good,
+        (0.04, 80.0, 2.0): good,
+        (0.09, 20.0, 8.0): bad,
+    }
     assert pumps.choose(outcomes, TWO) == (0.04, 40.0, 2.0)
     assert pumps.choose(outcomes, np.array([True, False])) == pytest.approx((0.0524, 31.7, 3.17))
 
@@ -50,8 +55,13 @@ def test_events_of_the_same_group_have_no_say_and_the_later_half_is_by_time() ->
     assert events.later().tolist() == [True, False, True, False]
     finds_a = Outcome(np.array([1.0, np.nan, 1.0, np.nan]), np.zeros(4, np.int64))
     finds_others = Outcome(np.array([np.nan, 1.0, np.nan, 1.0]), np.zeros(4, np.int64))
-    outcomes = {(0.04, 20.0, 2.0): finds_a, (0.09, 20.0, 2.0): finds_others}
-    found, chosen = pumps._left_out(events, outcomes, ["A", "B", "A", "C"])
+    outcomes: dict[pumps.Thresholds, Outcome] = {(0.04, 20.0, 2.0): finds_a, (0.09, 20.0, 2.0): finds_others}
+
+    def judged(which: NDArray[np.bool_]) -> tuple[Outcome, pumps.Thresholds]:
+        thresholds = pumps.choose(outcomes, which)
+        return events.outcome(thresholds), thresholds
+
+    found, chosen = pumps.left_out(["A", "B", "A", "C"], judged)
     assert [thresholds[0] for thresholds in chosen] == [0.09, 0.04, 0.09, 0.04]
     assert found.seconds.tolist() == [0.09, 0.04, 0.09, 0.04]
 
