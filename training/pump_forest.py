@@ -7,7 +7,7 @@ for full hours, so the forest would learn the clock of the events.
 
 The threshold is chosen from probabilities by trees that did not see the event they speak of, all within the training
 events: a part of the forest is fitted without every fourth of them. An event that is judged has no say in either.
-`python -m training.pumps DATA` writes what is found into docs/models/pumps.md.
+`python -m training.pump_report DATA` writes what is found into docs/models/pumps.md.
 """
 
 from pathlib import Path
@@ -43,6 +43,8 @@ TREE_SHARE: Final = 0.1
 """Of the chunks, that a tree is grown on: nearly all are quiet and say the same."""
 GRID: Final = tuple(round(0.3 + 0.05 * step, 2) for step in range(14))
 SEEDS: Final = range(5)
+LATER: Final = "the later half by the earlier"
+"""The split that is judged on the later half alone; the others are on every event."""
 
 
 class Chunks(NamedTuple):
@@ -171,8 +173,8 @@ def fit(chunks: Chunks, which: NDArray[np.bool_], seed: int) -> Forest:
         if unseen.any():
             probability[unseen] = _probability(forest, chunks.values[unseen])
     alert = told(pumps, probability)
-    outcomes: dict[Thresholds, Outcome] = {(threshold,): alert.outcome((threshold, 1.0, 1.0)) for threshold in GRID}
-    return Forest(parts, judging.choose(outcomes, which)[0])
+    told_by: dict[Thresholds, Outcome] = {(threshold,): alert.outcome((threshold, 1.0, 1.0)) for threshold in GRID}
+    return Forest(parts, judging.choose(told_by, which)[0])
 
 
 def _held(which: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
@@ -235,23 +237,11 @@ def judged(chunks: Chunks, which: NDArray[np.bool_], seed: int) -> tuple[Outcome
     return told(chunks.pumps, probability).outcome((forest.threshold, 1.0, 1.0)), (forest.threshold,)
 
 
-def report(pumps: Pumps, ticks: Path) -> tuple[list[list[str]], list[list[str]]]:
-    """Lines of docs/models/pumps.md: of each split the seed of median F1; and every seed."""
+def outcomes(pumps: Pumps, ticks: Path) -> dict[str, list[Outcome]]:
+    """What forests do, of each split the outcome by every seed; `ticks` is the file that `pumps` was read from."""
     chunks = load(pumps, ticks)
-    whole, later = np.ones(len(pumps.names), np.bool_), pumps.later()
     seeds = [_splits(chunks, seed) for seed in SEEDS]
-    middle, every = [], []
-    for split in seeds[0]:
-        which = later if split.startswith("the later half") else whole
-        outcomes = [seed[split] for seed in seeds]
-        scores = [one.f1(which) for one in outcomes]
-        median = outcomes[np.argsort(scores, kind="stable")[len(scores) // 2]]
-        what = f"forest, {split}, the median of {len(scores)} seeds (F1 {min(scores):.3f} to {max(scores):.3f})"
-        middle.append(judging.line(what, None, median, pumps, which))
-        every += [
-            judging.line(f"{split}, seed {s}", None, one, pumps, which) for s, one in zip(SEEDS, outcomes, strict=True)
-        ]
-    return middle, every
+    return {split: [seed[split] for seed in seeds] for split in seeds[0]}
 
 
 def _splits(chunks: Chunks, seed: int) -> dict[str, Outcome]:
@@ -267,5 +257,5 @@ def _splits(chunks: Chunks, seed: int) -> dict[str, Outcome]:
     return {
         "each event by the others": judging.left_out(names, by)[0],
         "each event by other symbols": judging.left_out([name.split("_")[0] for name in names], by)[0],
-        "the later half by the earlier": by(~chunks.pumps.later())[0],
+        LATER: by(~chunks.pumps.later())[0],
     }

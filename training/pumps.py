@@ -1,18 +1,11 @@
-"""The pump alert against 20 organised pumps: which it finds, how soon, and how often it is wrong in the quiet hours.
+"""The pump alert against organised pumps: which it finds, how soon, and how often it is wrong in the quiet hours.
 
-`python -m training.pumps DATA` prints the tables of docs/models/pumps.md: DATA is the folder of pump_ticks.parquet,
-pump_events.csv and the other files of ticks, on which no pump is known. It runs the kernels of features and alerts
-that a worker runs.
-
-The three thresholds are chosen from a grid by the F1 of the events; of settings that tie, their geometric mean is
-taken, the middle of the plateau. For the table each event is judged with thresholds chosen from the others alone, from
-those of other symbols, and the later half with thresholds chosen from the earlier. A random forest (pump_forest.py) is
-judged beside it in the same ways; it takes most of the minutes that the program takes.
+It runs the kernels of features and alerts that a worker runs. Thresholds are chosen from a grid by the F1 of the
+events; of settings that tie, their geometric mean is taken, the middle of the plateau. training/pump_report.py tells
+of it.
 """
 
 import csv
-import itertools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -37,9 +30,6 @@ LATE_SECONDS: Final = 25.0
 AROUND_SECONDS: Final = 1800.0
 """Quiet is what is farther from the announced start; nearer, further alerts are the same pump."""
 DAY: Final = 86_400.0
-RETURNS: Final = (0.03, 0.035, 0.04, 0.045, 0.05, 0.055, 0.06, 0.07)
-VOLUMES: Final = (15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 75.0, 100.0)
-RUSHES: Final = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0)
 Thresholds = tuple[float, ...]
 """Of the alert: return, volume, rushes; of the forest: its probability."""
 
@@ -205,75 +195,6 @@ def with_thresholds(thresholds: Thresholds) -> AlertRules:
     return rules._replace(pump_return=pump_return, pump_volume=pump_volume, pump_rushes=pump_rushes)
 
 
-def markdown(folder: Path) -> str:
-    """The report."""
-    from training import pump_forest  # here, since it is judged by this module
-
-    pumps = load(folder / "pump_ticks.parquet", folder / "pump_events.csv")
-    outcomes: dict[Thresholds, Outcome] = {t: pumps.outcome(t) for t in itertools.product(RETURNS, VOLUMES, RUSHES)}
-    whole, later = np.ones(len(pumps.names), np.bool_), pumps.later()
-    best, earlier = choose(outcomes, whole), choose(outcomes, ~later)
-    rules = config.Settings().alerts
-    shipped: Thresholds = (rules.pump_return, rules.pump_volume, rules.pump_rushes)
-
-    def by(which: NDArray[np.bool_]) -> tuple[Outcome, Thresholds]:
-        """Judged by thresholds chosen on some of the events."""
-        thresholds = choose(outcomes, which)
-        return pumps.outcome(thresholds), thresholds
-
-    others, chosen = left_out(pumps.names, by)
-    other_symbols, _ = left_out([name.split("_")[0] for name in pumps.names], by)
-    forest, forests = pump_forest.report(pumps, folder / "pump_ticks.parquet")
-    return "\n\n".join(
-        (
-            "# The pump alert against organised pumps",
-            _ABOUT,
-            table(
-                ("thresholds", "return", "volume", "rushes", *_JUDGED),
-                [
-                    line("each event by the others", None, others, pumps, whole),
-                    line("each event by other symbols", None, other_symbols, pumps, whole),
-                    line("the later half by the earlier", earlier, pumps.outcome(earlier), pumps, later),
-                    line("chosen on all events", best, pumps.outcome(best), pumps, whole),
-                    line("shipped", shipped, pumps.outcome(shipped), pumps, whole),
-                    *forest,
-                ],
-            ),
-            _SAID,
-            "## Leave one event out",
-            "Thresholds are chosen on the other events; seconds are from the announced start to the alert.",
-            table(
-                ("event", "return", "volume", "rushes", "seconds", "false in its quiet hours"),
-                _rows(pumps.names, chosen, others),
-            ),
-            "## A random forest instead",
-            _FOREST,
-            table(("forest", *_JUDGED), [[row[0], *row[4:]] for row in forests]),
-            "## Files without a known pump",
-            table(("file", "instrument", "days", "pump alerts"), _elsewhere(folder, shipped)),
-        )
-    )
-
-
-_ABOUT: Final = (
-    "Written by `python -m training.pumps DATA`: the kernels of features and alerts over the ticks around announced "
-    "pumps of Binance altcoins, 2020 and 2021. A pump is found if the alert opens from "
-    f"{EARLY_SECONDS:.0f} s before to {LATE_SECONDS:.0f} s after the announced start; an alert farther than "
-    f"{AROUND_SECONDS / 60:.0f} min from it is false. F1 counts events and false alerts: 2 found / (2 found + missed + "
-    "false)."
-)
-_FOREST: Final = (
-    "Features of the 25 s up to each tick (rush orders, trades, volume, price, each against the four hours before; "
-    "training/pump_forest.py), 100 trees 5 deep, judged as the alert is. The threshold of the probability is chosen on "
-    "the training events, by trees that did not see the event they speak of."
-)
-_JUDGED: Final = ("found", "after the start", "median seconds", "false", "a symbol-day", "F1")
-_SAID: Final = (
-    "La Morgia et al. report F1 of 0.92 (2020) and 0.945 (2021) for random forests on 25 s, on other pumps: the "
-    "numbers are near each other, not comparable."
-)
-
-
 def left_out(
     groups: list[str], judged: Callable[[NDArray[np.bool_]], tuple[Outcome, Thresholds]]
 ) -> tuple[Outcome, list[Thresholds]]:
@@ -298,66 +219,3 @@ def left_out(
         chosen.append(thresholds)
         seconds[number], false[number] = found.seconds[number], found.false[number]
     return Outcome(seconds, false), chosen
-
-
-def _rows(names: list[str], chosen: list[Thresholds], outcome: Outcome) -> list[list[str]]:
-    rows = []
-    for name, thresholds, seconds, false in zip(names, chosen, outcome.seconds, outcome.false, strict=True):
-        shown = "missed" if np.isnan(seconds) else f"{seconds:.1f}"
-        rows.append([name, *(f"{value:g}" for value in thresholds), shown, str(false)])
-    return rows
-
-
-def line(
-    what: str, thresholds: Thresholds | None, outcome: Outcome, pumps: Pumps, which: NDArray[np.bool_]
-) -> list[str]:
-    """A row of the report: what was judged on some of the events, its thresholds if there is one set, and figures."""
-    found = np.isfinite(outcome.seconds) & which
-    false = int(outcome.false[which].sum())
-    return [
-        what,
-        *([f"{value:g}" for value in thresholds] if thresholds else ["", "", ""]),
-        f"{int(found.sum())} of {int(which.sum())}",
-        str(int((outcome.seconds[found] >= 0).sum())),
-        f"{np.median(outcome.seconds[found]):.1f}" if found.any() else "",
-        str(false),
-        f"{false / pumps.quiet_days(which):.3f}",
-        f"{outcome.f1(which):.3f}",
-    ]
-
-
-def _elsewhere(folder: Path, thresholds: Thresholds) -> list[list[str]]:
-    rows = []
-    for path in sorted(folder.glob("*.parquet")):
-        if path.name == "pump_ticks.parquet" or not {"symbol", "price", "size"} <= set(pq.read_schema(path).names):
-            continue
-        tape = read(path)
-        opened = np.bincount(tape.slot[openings(tape, with_thresholds(thresholds))], minlength=len(tape.names))
-        for slot, name in enumerate(tape.names):
-            times = tape.exchange_ns[tape.slot == slot]
-            days = pauses_cut_out(times) / DAY
-            rows.append([path.name, name, f"{days:.2f}", str(opened[slot])])
-    return rows
-
-
-def pauses_cut_out(exchange_ns: NDArray[np.int64]) -> float:
-    """Seconds that sessions last, all together."""
-    gap = np.diff(exchange_ns) / SECOND
-    return float(gap[gap <= config.Settings().features.session_gap_seconds].sum())
-
-
-def table(head: tuple[str, ...], rows: list[list[str]]) -> str:
-    """Rows in Markdown."""
-    lines = [list(head), ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def main() -> None:
-    """Print the report."""
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m training.pumps DATA")
-    print(markdown(Path(sys.argv[1])))
-
-
-if __name__ == "__main__":
-    main()

@@ -74,9 +74,8 @@ def test_a_swap_and_a_kill_around_it_leave_every_tick_answered_by_the_version_it
     fed_until(first, "swapped models")
     first.kill()  # the results of the new version are out, its checkpoint need not be
     feed.send(400)
-    add_version(
-        models, "wgan", NEXT_WGAN.partition("@")[2]
-    )  # waits in the folder for the worker that goes on with those in force
+    # Waits in the folder for the worker that goes on with those in force.
+    add_version(models, "wgan", NEXT_WGAN.partition("@")[2])
     second = start()
     fed_until(second, f"to={NEXT_GRU},{NEXT_WGAN},{DQN}")
     broken = add_version(models, "gru", str(int(NEXT) + 1))

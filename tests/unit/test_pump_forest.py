@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stream.core import features as kernel
-from training import pump_forest
+from training import pump_forest, pump_report
 from training.pump_forest import Chunks
 from training.pumps import SECOND, Outcome, Pumps, Tape
 
@@ -139,12 +139,11 @@ def test_the_report_holds_every_seed_of_each_split_and_the_median_of_them(monkey
     chunks = made(0)
     monkeypatch.setattr(pump_forest, "load", lambda pumps, ticks: chunks)
     monkeypatch.setattr(pump_forest, "SEEDS", range(1))
-    middle, every = pump_forest.report(chunks.pumps, Path("ticks.parquet"))
-    assert [row[0] for row in every] == [
-        "each event by the others, seed 0",
-        "each event by other symbols, seed 0",
-        "the later half by the earlier, seed 0",
-    ]
-    assert [row[1:] for row in middle] == [row[1:] for row in every]
+    found = pump_forest.outcomes(chunks.pumps, Path("ticks.parquet"))
+    assert list(found) == ["each event by the others", "each event by other symbols", pump_forest.LATER]
+    middle = [pump_report._median(split, seeds, chunks.pumps) for split, seeds in found.items()]
+    every = [row for split, seeds in found.items() for row in pump_report._each(split, seeds, chunks.pumps)]
+    assert [row[0] for row in every] == [f"{split}, seed 0" for split in found]
+    assert [row[4:] for row in middle] == [row[1:] for row in every]
     assert [row[4] for row in middle] == ["8 of 8", "8 of 8", "4 of 4"]
     assert middle[0][0].startswith("forest, each event by the others, the median of 1 seeds (F1 ")

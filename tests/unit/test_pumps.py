@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stream.errors import TapewatchError
-from training import pumps
+from training import pump_report, pumps
 from training.pumps import SECOND, Outcome
 
 TWO = np.ones(2, np.bool_)
@@ -93,4 +93,4 @@ def test_a_made_pump_is_found_where_its_file_says_it_began(tmp_path: Path) -> No
 
 
 def test_pauses_between_sessions_are_no_time() -> None:
-    assert pumps.pauses_cut_out(np.array([0, 10, 1000, 9000, 9060]) * SECOND) == 1060.0
+    assert pump_report.pauses_cut_out(np.array([0, 10, 1000, 9000, 9060]) * SECOND) == 1060.0
