@@ -115,13 +115,13 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "evaluate": ("tapewatch evaluate models-of-ours ticks/ --out report",),
     "models list": ("tapewatch models list --models models-of-ours",),
-    "models show": ("tapewatch models show gru", "tapewatch models show gru@2"),
+    "models show": ("tapewatch models show gru", "tapewatch models show gru@3"),
     "models keygen": ("tapewatch models keygen desk.key",),
     "models sign": (
-        "tapewatch models sign gru@3 --key desk.key --models models-of-ours",
+        "tapewatch models sign gru@4 --key desk.key --models models-of-ours",
         "tapewatch models sign roles.toml --key desk.key",
     ),
-    "models promote": ("tapewatch models promote", "tapewatch models promote gru@2 --key desk.key"),
+    "models promote": ("tapewatch models promote", "tapewatch models promote gru@3 --key desk.key"),
     "models challenge": ("tapewatch models challenge lstm", "tapewatch models challenge --none"),
     "models verify": ("tapewatch models verify --models models-of-ours", "tapewatch models verify --key desk.key.pub"),
 }

@@ -15,7 +15,7 @@ from stream.config import ROOT
 from stream.core.results import FORECAST_COLUMNS
 from stream.errors import TapewatchError
 from stream.messages import QUANTILE_LEVELS
-from tests.bundles import GRU, NEXT, add_kind, add_version
+from tests.bundles import DQN, GRU, NEXT, add_kind, add_version
 from tests.training_data import sample, write_sample
 from training import baselines, cli, comparison, data, evaluation, report, samples, simulation, volatility
 
@@ -222,7 +222,7 @@ def test_losses_of_one_second_are_summed_before_they_are_compared() -> None:
     ("arguments", "says"),
     [
         (["{models}"], "name the files of ticks"),
-        (["{models}/dqn/2", "{file}"], "is a policy: only forecasters"),
+        ([f"{{models}}/{DQN.replace('@', '/')}", "{file}"], "is a policy: only forecasters"),
         (["{file}"], "ticks to train on"),
         (["{file}", "{tmp}/b/short.parquet"], "two files are named short"),
         (["{tmp}/none.parquet"], "none.parquet"),
