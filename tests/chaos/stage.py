@@ -17,7 +17,7 @@ from stream.config import DEFAULT_MODELS, Settings, Topics, Worker
 from stream.errors import TapewatchError
 from stream.verify import Report, Topic, fingerprint, verify, with_models
 from tests.benchmark import machine
-from tests.bundles import CHANGE, add_version
+from tests.bundles import CHANGE, add_version, shipped
 from tests.chaos.crew import Crew
 from tests.chaos.load import Load, Memory
 from tests.chaos.plan import Event, Fault, timeline
@@ -171,8 +171,9 @@ class _Stage:
         """A new version of one of the models, each in its turn, for all workers."""
         models = Path(self._settings.worker.models)
         name = sorted(folder.name for folder in models.iterdir())[self._swapped % 3]
-        version = 3 + self._swapped // 3  # above all that ship
-        add_version(models, name, str(version), CHANGE**version)
+        turn = 1 + self._swapped // 3
+        version = int(shipped(models, name).name) + turn
+        add_version(models, name, str(version), CHANGE**turn)
         self._swapped += 1
         self._added.append(f"{name}@{version}")
 

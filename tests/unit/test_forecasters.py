@@ -21,6 +21,7 @@ from stream.core.packing import new_scratch, pack
 from stream.core.results import FORECAST_COLUMNS
 from stream.messages import HORIZONS, QUANTILE_LEVELS
 from tests import ticks
+from tests.bundles import shipped
 from tests.graphs import words
 from tests.training_data import sample, write_sample
 from training import baselines, data, evaluation, export, forecaster
@@ -250,13 +251,13 @@ def test_bundle_runs_in_the_pipeline_and_chunks_change_no_byte(kind: Kind, tmp_p
     models = tmp_path / "models"
     for name, copy in (("wgan", "wgan"), ("dqn", "dqn"), ("gru", kind)):
         shutil.copytree(Path(DEFAULT_MODELS) / name, models / copy)
-    folder = models / kind / "2"
+    folder = shipped(models, kind)
     (folder / "model.onnx").write_bytes(graph(kind))
     card = inference.read_card(folder / "card.json")
     sha256 = hashlib.sha256(graph(kind)).hexdigest()
     changed = msgspec.structs.replace(card, name=kind, sha256=sha256, hidden_size=network(kind).state_width)
     (folder / "card.json").write_bytes(msgspec.json.encode(changed))
-    assert inference.load(models).names[0] == f"{kind}@2"
+    assert inference.load(models).names[0] == f"{kind}@{folder.name}"
     file = write_sample(tmp_path / "ltc.parquet", 2_000)
     outs: list[Path] = []
     for chunk_ticks in (1_999, 64):
