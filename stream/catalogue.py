@@ -15,7 +15,7 @@ from rich.table import Table
 from stream import roles
 from stream.errors import ModelMismatch
 from stream.inference import FAMILIES, Trust, in_front, load_bundle, named, read_card
-from stream.library import TICKS, Entry, trial
+from stream.library import TICKS, Entry, check_place, trial
 from stream.roles import version_key
 from stream.suggestions import did_you_mean
 
@@ -65,6 +65,7 @@ def find(models: Path, wanted: str) -> Entry:
 def verify(entry: Entry, trust: Trust | None = None) -> Verified:
     """What the worker checks, the signature where one is wanted; then a run of a few ticks in ONNX Runtime."""
     try:
+        check_place(entry)
         bundle = load_bundle(entry.folder, trust)
         return Verified(entry, "", trial(bundle))
     except ModelMismatch as error:

@@ -400,7 +400,8 @@ def _check_runtime(folder: Path, card: Card, graph: onnx.ModelProto) -> None:
     runtime = card.libraries.get("onnxruntime", "")
     if _release(runtime) > _release(onnxruntime.__version__):
         raise ModelMismatch(
-            f"{folder}: made with ONNX Runtime {runtime}, this worker has the older {onnxruntime.__version__}"
+            f"{folder}: made with ONNX Runtime {runtime}, this worker has the older {onnxruntime.__version__}: "
+            "install a newer one, or make the bundle again with this one"
         )
 
 

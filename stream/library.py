@@ -165,7 +165,7 @@ class Library:
         for folder in folders:
             try:
                 entry = Entry(folder, read_card(folder / "card.json", self._trust))
-                _check_place(entry)
+                check_place(entry)
                 entries.append(entry)
             except ModelMismatch as error:
                 refused[folder] = str(error)
@@ -232,7 +232,8 @@ class Library:
         return bundle
 
 
-def _check_place(entry: Entry) -> None:
+def check_place(entry: Entry) -> None:
+    """Refuse a bundle that lies elsewhere than in name/version of its card."""
     if (entry.folder.parent.name, entry.folder.name) != (entry.card.name, entry.card.version):
         raise ModelMismatch(f"{entry.folder}: its card says {named(entry.card)}; a bundle lies in name/version of it")
 

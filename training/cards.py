@@ -32,6 +32,8 @@ SHARE_WANTED: Final = (0.005, 0.02)  # where 1 % is promised: half to twice as m
 PUBLISHED: Final = "published_share_above_0.99"
 MISCALIBRATED: Final = 0.1
 """A larger calibration error of the probability of a rise is listed among what fails."""
+WORSE_CALIBRATED: Final = 0.01
+"""A calibration error that its fit raised by more is listed among what fails."""
 TOO_SELDOM: Final = 0.5
 """A fault found less often than this is listed among what fails."""
 
@@ -160,8 +162,13 @@ def _forecaster(card: Card) -> Iterator[str]:
     yield _table(("file", "horizon", "FZ0", "exponential tail's"), tails)
 
 
+def _before_the_fit(card: Card, file: str, horizon: str) -> float | None:
+    before: float | None = card.metrics.get("calibration_error_as_trained", {}).get(file, {}).get(horizon)
+    return before
+
+
 def _calibrated(card: Card, file: str, horizon: str, error: Any) -> str:
-    before = card.metrics.get("calibration_error_as_trained", {}).get(file, {}).get(horizon)
+    before = _before_the_fit(card, file, horizon)
     return _spread(error, ".3f") + (f" / {before:.3f}" if before is not None else "")
 
 
@@ -189,6 +196,9 @@ def _forecaster_fails(card: Card) -> Iterator[str]:
         off = _shipped(n.get("calibration_error", 0.0))
         if off > MISCALIBRATED:
             yield f"{where}: probabilities of a rise are off by {off:.3f} on average."
+        before = _before_the_fit(card, file, horizon)
+        if before is not None and off > before + WORSE_CALIBRATED:
+            yield f"{where}: the calibration of the probability of a rise made its error {off:.3f} of {before:.3f}."
         low = _shipped(n["coverage"]["0.01"])
         if not SHARE_WANTED[0] <= low <= SHARE_WANTED[1]:
             yield f"{where}: {low:.2%} of returns are below the 1 % quantile, so VaR 99 % is off there."

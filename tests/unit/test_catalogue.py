@@ -60,6 +60,14 @@ def test_verify_runs_all_that_ship() -> None:
     assert all(one.largest > 0 for one in checked)
 
 
+def test_verify_refuses_a_bundle_in_the_folder_of_another_version(tmp_path: Path) -> None:
+    models = copied(tmp_path)
+    shutil.copytree(shipped(models, "gru"), models / "gru" / "9")
+    done = CliRunner().invoke(cli.commands, ["models", "verify", "--models", str(models)])
+    assert isinstance(done.exception, ModelMismatch)
+    assert f"gru/9: its card says {GRU}; a bundle lies in name/version of it" in done.output
+
+
 def test_verify_names_the_changed_graph_and_checks_the_others(tmp_path: Path) -> None:
     models = copied(tmp_path)
     with (shipped(models, "wgan") / "model.onnx").open("ab") as file:
@@ -101,6 +109,15 @@ def test_card_says_where_the_forecaster_loses_to_ewma() -> None:
     for named in card.metrics["qlike_not_below_ewma"]:
         file, horizon = named.rsplit(" ", 1)
         assert f"{file}, {horizon}: QLIKE" in fails
+
+
+@pytest.mark.parametrize(("before", "told"), [(0.025, True), (0.035, False)])
+def test_card_says_where_the_fit_of_the_direction_harms(before: float, told: bool) -> None:
+    card = read_card(shipped(MODELS, "gru") / "card.json")
+    ten = card.metrics["test"]["es_ticks.parquet"]["10s"] | {"calibration_error": 0.04}
+    card.metrics["test"] = {"es_ticks.parquet": {"10s": ten}}
+    card.metrics["calibration_error_as_trained"] = {"es_ticks.parquet": {"10s": before}}
+    assert ("made its error 0.040 of 0.025" in cards.markdown(card)) == told
 
 
 @pytest.mark.parametrize(("error", "told"), [(0.099, False), (0.125, True)])
