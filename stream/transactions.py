@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.producer.transaction_manager import TransactionManager
 
 from stream.config import Cluster
 from stream.errors import PublishFailed
@@ -63,6 +64,8 @@ class Transactions(Publisher):
         What it has committed can be read from now on, and it can add nothing.
         """
         await super().start(topics)
+        assert self._producer is not None
+        let_group_in_early(self._producer._txn_manager, self._group)
         self._writer = asyncio.create_task(self._write())
 
     async def stop(self) -> None:
@@ -155,14 +158,21 @@ class Transactions(Publisher):
             for batch in self._packed(piece, checkpoint.timestamp_ms):
                 await self._send(checkpoint.topic, checkpoint.ticks.partition, batch)
             await asyncio.sleep(0)
-        # aiokafka would commit what it could send and leave out what was refused.
-        await asyncio.gather(*self._open)
         assert self._producer is not None
-        if checkpoint.offset is not None:
-            await self._producer.send_offsets_to_transaction({checkpoint.ticks: checkpoint.offset}, self._group)
+        offset = asyncio.create_task(self._add_offset(checkpoint))
+        try:
+            # aiokafka would commit what it could send and leave out what was refused.
+            await asyncio.gather(*self._open, offset)
+        finally:
+            offset.cancel()
         await self._producer.commit_transaction()
         self._in_transaction = False
         self._open.clear()
+
+    async def _add_offset(self, checkpoint: Checkpoint) -> None:
+        assert self._producer is not None
+        if checkpoint.offset is not None:
+            await self._producer.send_offsets_to_transaction({checkpoint.ticks: checkpoint.offset}, self._group)
 
     def _cause(self, error: Exception) -> Exception:
         """The error that ended aiokafka's sender, where one has: those that follow from it say less."""
@@ -177,6 +187,21 @@ class Transactions(Publisher):
 def is_fenced(error: BaseException) -> bool:
     """Whether another producer with the same transactional id has taken over."""
     return isinstance(error, ProducerFenced)
+
+
+def let_group_in_early(manager: TransactionManager, group: str) -> None:
+    """Have aiokafka name the group to a transaction with its first results, not only with the offset at its end.
+
+    Else the end waits for one request more (AddOffsetsToTxn). That by itself makes no offset pending, so that whoever
+    asks for the group's stable offsets is answered. A transaction without results names it with the offset, as ever.
+    """
+    asked_with_offset = manager.consumer_group_to_add
+
+    def asked() -> str | None:
+        early = manager.is_in_transaction() and manager.txn_partitions and manager._txn_consumer_group is None
+        return group if early else asked_with_offset()
+
+    manager.consumer_group_to_add = asked
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

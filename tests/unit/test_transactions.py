@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.structs import OffsetAndMetadata
 
 from stream.config import Cluster
-from stream.transactions import Checkpoint, Transactions
+from stream.transactions import Checkpoint, Transactions, let_group_in_early
 
-TICKS = TopicPartition("ticks", 0)
+TICKS, RISK = TopicPartition("ticks", 0), TopicPartition("risk", 0)
 
 
 class Kafka:
@@ -116,7 +118,8 @@ def test_without_results_only_the_offset_of_the_commit_is_sent() -> None:
     assert play(scene).told == ["begin", 5, "commit", "begin", 6, "commit"]
 
 
-def test_the_offset_follows_when_each_batch_is_acknowledged_and_the_end_when_the_offset_is() -> None:
+@pytest.mark.parametrize("last", ["batch", "offset"])
+def test_the_offset_goes_with_the_last_results_and_the_end_waits_until_all_is_acknowledged(last: str) -> None:
     async def scene(kafka: Kafka, transactions: Transactions) -> None:
         await transactions.commit(checkpoint(5))
         kafka.told.clear()
@@ -125,13 +128,12 @@ def test_the_offset_follows_when_each_batch_is_acknowledged_and_the_end_when_the
         await transactions.send("risk", 0, "b")
         committing = transactions.commit(checkpoint(9))
         await settle()
-        for batch in kafka.batches:
-            assert kafka.told == ["begin", "a", "b"]
-            batch.set_result(None)
+        parts = [*kafka.batches, kafka.offsets[-1]]
+        for part in parts if last == "offset" else reversed(parts):
+            assert kafka.told == ["begin", "a", "b", 9]
+            assert not committing.done()
+            part.set_result(None)
             await settle()
-        assert kafka.told == ["begin", "a", "b", 9]
-        assert not committing.done()
-        kafka.offsets[-1].set_result(None)
         await committing
         assert kafka.told == ["begin", "a", "b", 9, "commit"]
 
@@ -147,9 +149,6 @@ def test_where_a_part_is_refused_nothing_of_the_transaction_is_committed_and_not
         await transactions.send("risk", 0, "a")
         committing = transactions.commit(checkpoint(9))
         await settle()
-        if refused == "offset":
-            kafka.batches[0].set_result(None)
-            await settle()
         (kafka.batches[0] if refused == "batch" else kafka.offsets[-1]).set_exception(ProducerFenced())
         with pytest.raises(ProducerFenced):
             await committing
@@ -171,4 +170,45 @@ def test_a_stop_aborts_what_is_open_and_waits_for_no_answer() -> None:
         transactions.commit(checkpoint(9))
         await settle()
 
-    assert play(scene).told == ["begin", 5, "commit", "begin", "a", "abort"]
+    assert play(scene).told == ["begin", 5, "commit", "begin", "a", 9, "abort"]
+
+
+def test_the_group_is_named_once_results_are_in_and_never_twice() -> None:
+    async def scene() -> None:
+        manager = TransactionManager("g-ticks-0", 1000)
+        let_group_in_early(manager, "g")
+        manager.set_pid_and_epoch(1, 0)
+        for _ in range(2):
+            manager.begin_transaction()
+            assert manager.consumer_group_to_add() is None, "nothing is in the transaction yet"
+            manager.maybe_add_partition_to_txn(RISK)
+            assert manager.consumer_group_to_add() is None, "the partition goes first"
+            manager.partition_added(RISK)
+            assert manager.consumer_group_to_add() == "g"
+            manager.consumer_group_added("g")
+            assert manager.consumer_group_to_add() is None
+            manager.committing_transaction()
+            manager.complete_transaction()
+
+    asyncio.run(scene())
+
+
+def test_without_results_the_group_is_named_with_the_offset_and_to_an_abort_not_at_all() -> None:
+    async def scene() -> None:
+        manager = TransactionManager("g-ticks-0", 1000)
+        let_group_in_early(manager, "g")
+        manager.set_pid_and_epoch(1, 0)
+        manager.begin_transaction()
+        manager.add_offsets_to_txn({TICKS: OffsetAndMetadata(5, "")}, "g")
+        assert manager.consumer_group_to_add() == "g"
+        manager.consumer_group_added("g")
+        manager.offset_committed(TICKS, 5, "g")
+        manager.committing_transaction()
+        manager.complete_transaction()
+        manager.begin_transaction()
+        manager.maybe_add_partition_to_txn(RISK)
+        manager.partition_added(RISK)
+        manager.aborting_transaction()
+        assert manager.consumer_group_to_add() is None
+
+    asyncio.run(scene())
