@@ -87,8 +87,8 @@ def warm_up(stand: Stand, seconds: float) -> None:
     """Let a worker answer 5,000 ticks a second, exactly once, so that the broker has compiled what it runs.
 
     Until Java has done that, on the core that it shares with producer and consumer, answers take ten times as long,
-    and whoever is measured first seems slow: seen for the first minute, with the worker and the raw loop alike. Transactions
-    are code of their own in the broker.
+    and whoever is measured first seems slow: seen for the first minute, with the worker and the raw loop alike.
+    Transactions are code of their own in the broker.
     """
     phases = [Phase(WARM_UP_RATE, seconds)]
     travel(stand, record(ticks_of(phases)), "worker, exactly once", phases)
