@@ -14,7 +14,7 @@ from rich.table import Table
 
 from stream import roles
 from stream.errors import ModelMismatch
-from stream.inference import FAMILIES, Trust, in_front, load_bundle, named, read_card
+from stream.inference import FAMILIES, Card, Trust, in_front, load_bundle, named, read_card
 from stream.library import TICKS, Entry, check_place, trial
 from stream.roles import version_key
 from stream.suggestions import did_you_mean
@@ -23,9 +23,15 @@ from stream.suggestions import did_you_mean
 class Verified(NamedTuple):
     """What `verify` found of one bundle."""
 
-    entry: Entry
+    folder: Path
+    card: Card | None  # None: it cannot be read
     problem: str  # empty: it fits and runs
     largest: float  # absolute output of the run
+
+    @property
+    def name(self) -> str:
+        """name@version, where the card cannot be read that of the folder."""
+        return f"{self.folder.parent.name}@{self.folder.name}" if self.card is None else named(self.card)
 
 
 def entries(models: Path) -> list[Entry]:
@@ -36,12 +42,18 @@ def entries(models: Path) -> list[Entry]:
     ModelMismatch
         If the folder does not exist, holds no bundle, or a card cannot be read.
     """
+    found = [Entry(folder, read_card(folder / "card.json")) for folder in _folders(models)]
+    return sorted(found, key=lambda e: (e.card.family, e.card.name, version_key(e.card.version)))
+
+
+def _folders(models: Path) -> list[Path]:
+    """Of all bundles, by name and version; raises ModelMismatch if there are none."""
     if not models.is_dir():
         raise ModelMismatch(f"models folder {models} does not exist: name one with --models, or run `make models`")
-    found = [Entry(file.parent, read_card(file)) for file in models.glob("*/*/card.json")]
+    found = [file.parent for file in models.glob("*/*/card.json")]
     if not found:
         raise ModelMismatch(f"models folder {models} holds no bundle (name/version/card.json): run `make models`")
-    return sorted(found, key=lambda e: (e.card.family, e.card.name, version_key(e.card.version)))
+    return sorted(found, key=lambda folder: (folder.parent.name, version_key(folder.name)))
 
 
 def find(models: Path, wanted: str) -> Entry:
@@ -62,14 +74,26 @@ def find(models: Path, wanted: str) -> Entry:
     return found[-1]
 
 
-def verify(entry: Entry, trust: Trust | None = None) -> Verified:
+def verify(models: Path, trust: Trust | None = None) -> list[Verified]:
+    """Check every bundle of a folder, whatever is wrong with the others.
+
+    Raises
+    ------
+    ModelMismatch
+        If the folder does not exist, or holds no bundle.
+    """
+    return [_verified(folder, trust) for folder in _folders(models)]
+
+
+def _verified(folder: Path, trust: Trust | None) -> Verified:
     """What the worker checks, the signature where one is wanted; then a run of a few ticks in ONNX Runtime."""
+    card = None
     try:
-        check_place(entry)
-        bundle = load_bundle(entry.folder, trust)
-        return Verified(entry, "", trial(bundle))
+        card = read_card(folder / "card.json")
+        check_place(Entry(folder, card))
+        return Verified(folder, card, "", trial(load_bundle(folder, trust)))
     except ModelMismatch as error:
-        return Verified(entry, str(error), 0.0)
+        return Verified(folder, card, str(error), 0.0)
 
 
 def show_list(models: Path, console: Console) -> None:
@@ -156,7 +180,7 @@ def _fit_forecaster(models: Path, wanted: str, trust: Trust | None) -> str:
     entry = find(models, wanted)
     if entry.card.family != "forecaster":
         raise ModelMismatch(f"{wanted} is a {entry.card.family}: only forecasters have roles")
-    checked = verify(entry, trust)
+    checked = _verified(entry.folder, trust)
     if checked.problem:
         raise ModelMismatch(checked.problem)
     return named(entry.card)
@@ -212,13 +236,12 @@ def run_verify(models: Path, console: Console, trust: Trust | None = None) -> No
     ModelMismatch
         If one does not fit or run, or the roles are refused.
     """
-    checked = [verify(entry, trust) for entry in entries(models)]
+    checked = verify(models, trust)
     checks = f"{'' if trust is None else 'signature, '}hash, features, shapes"
     for one in checked:
-        card = one.entry.card
         result = one.problem or f"ok: {checks}, {TICKS} ticks in ONNX Runtime {onnxruntime.__version__}"
-        console.print(f"{card.name}@{card.version}: {result}", highlight=False, markup=False, soft_wrap=True)
-    wrong = [f"{one.entry.card.name}@{one.entry.card.version}" for one in checked if one.problem]
+        console.print(f"{one.name}: {result}", highlight=False, markup=False, soft_wrap=True)
+    wrong = [one.name for one in checked if one.problem]
     if wrong:
         raise ModelMismatch(f"{len(wrong)} of {len(checked)} models in {models} cannot be used: {', '.join(wrong)}")
     roles.read(models, trust)

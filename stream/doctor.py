@@ -93,14 +93,13 @@ def _models(settings: Settings) -> Iterator[Finding]:
     folder = Path(settings.worker.models)
     try:
         trust = signatures.trust(settings.models)
-        checked = [catalogue.verify(entry, trust) for entry in catalogue.entries(folder)]
+        checked = catalogue.verify(folder, trust)
     except (ConfigError, ModelMismatch) as error:
         yield Finding("models", "fail", str(error), "see worker.models and models.public_key")
         return
     for one in checked:
-        card = one.entry.card
-        name = f"model {card.name}@{card.version}"
-        made_with = card.libraries.get("onnxruntime")
+        name = f"model {one.name}"
+        made_with = one.card.libraries.get("onnxruntime") if one.card is not None else None
         if one.problem:
             yield Finding(name, "fail", one.problem, "restore or sign the bundle, or train it again: `make models`")
         elif made_with not in (None, onnxruntime.__version__):
@@ -112,12 +111,12 @@ def _models(settings: Settings) -> Iterator[Finding]:
             )
         else:
             yield Finding(name, "ok", f"hash, features and shapes fit; runs in ONNX Runtime {onnxruntime.__version__}")
-    families = {one.entry.card.family for one in checked if not one.problem}
+    families = {one.card.family for one in checked if one.card is not None and not one.problem}
     if missing := {"forecaster", "critic", "policy"} - families:
         yield Finding("models", "fail", f"no {', '.join(sorted(missing))} in {folder}", "a worker needs all three")
         return
     try:
-        in_front(folder, "forecaster", [one.entry.card for one in checked])
+        in_front(folder, "forecaster", [one.card for one in checked if one.card is not None])
     except ModelMismatch as error:
         yield Finding("roles", "fail", str(error), "`tapewatch models promote NAME` says which forecaster answers")
 

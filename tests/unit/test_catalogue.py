@@ -55,7 +55,7 @@ def test_unknown_model_is_answered_with_those_there_are() -> None:
 
 
 def test_verify_runs_all_that_ship() -> None:
-    checked = [catalogue.verify(entry) for entry in catalogue.entries(MODELS)]
+    checked = catalogue.verify(MODELS)
     assert [one.problem for one in checked] == [""] * len(SHIPPED)
     assert all(one.largest > 0 for one in checked)
 
@@ -78,6 +78,15 @@ def test_verify_names_the_changed_graph_and_checks_the_others(tmp_path: Path) ->
     assert WGAN in str(done.exception)
     assert done.output.count(": ok:") == 3
     assert "it was changed" in done.output
+
+
+def test_verify_goes_on_behind_a_card_that_cannot_be_read(tmp_path: Path) -> None:
+    models = copied(tmp_path)
+    (shipped(models, "gru") / "card.json").write_text("{")
+    done = CliRunner().invoke(cli.commands, ["models", "verify", "--models", str(models)])
+    assert f"1 of 4 models in {models} cannot be used: {GRU}" in str(done.exception)
+    assert done.output.count(": ok:") == 3
+    assert f"{GRU}: {shipped(models, 'gru') / 'card.json'} is not a model card: " in done.output
 
 
 def test_folder_without_bundles_says_what_to_do(tmp_path: Path) -> None:
