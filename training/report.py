@@ -221,7 +221,20 @@ def overview(comparisons: list[Comparison]) -> str:
     )
     head = ("file", "horizon", "rows", champion, *others, *BASELINES)
     lines = [f"**{one.file.name}**\n\n" + "\n".join(f"- {line}" for line in summary(one)) for one in comparisons]
-    parts = ["# Forecasters and baselines", "Written by `tapewatch evaluate`.", legend, _table(head, rows), *lines]
+    words = (
+        "The quantiles, VaR and ES are the champion's as a worker publishes them; *as trained*: before they followed "
+        f"their exceptions. The band of a quantile is where right ones lie in {BAND:.0%} of cases. Kupiec: how many "
+        "exceptions there are; CC: that, and their independence. *How it was measured* in each report says what the "
+        "rest means; its words are in the [glossary](../glossary.md#forecast)."
+    )
+    parts = [
+        "# Forecasters and baselines",
+        "Written by `tapewatch evaluate`.",
+        legend,
+        _table(head, rows),
+        words,
+        *lines,
+    ]
     return "\n\n".join(parts) + "\n"
 
 
