@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -83,9 +83,20 @@ def rejected() -> None:
     """What was refused: list it, put it back."""
 
 
+def _reason(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    from stream.messages import Reason
+    from stream.suggestions import did_you_mean
+
+    known = get_args(Reason)
+    if value is not None and value not in known:
+        meant = did_you_mean(value, known)
+        raise click.BadParameter(f"nothing is refused as {value!r}; {meant}there are {', '.join(known)}")
+    return value
+
+
 @rejected.command("show")
 @broker_option
-@click.option("--reason", metavar="R", help="Only those refused as R.")
+@click.option("--reason", callback=_reason, metavar="R", help="Only those refused as R.")
 @click.option(
     "--count", type=click.IntRange(min=0), default=3, show_default=True, metavar="N", help="Examples of each reason."
 )
@@ -112,7 +123,7 @@ def _places(context: click.Context, option: click.Parameter, values: tuple[str, 
 
 @rejected.command("retry")
 @broker_option
-@click.option("--reason", metavar="R", help="All that were refused as R.")
+@click.option("--reason", callback=_reason, metavar="R", help="All that were refused as R.")
 @click.option(
     "--offset", "places", callback=_places, multiple=True, metavar="P:O", help="The tick at this partition and offset."
 )

@@ -83,6 +83,13 @@ def test_wrong_usage_is_2_and_one_line_that_says_where_to_look(arguments: tuple[
     assert "--help`" in line
 
 
+@pytest.mark.parametrize("command", ["show", "retry"])
+def test_a_reason_that_is_none_is_answered_with_those_there_are(command: str) -> None:
+    done = tapewatch("rejected", command, "--reason", "duplicates")
+    assert done.returncode == 2
+    assert "nothing is refused as 'duplicates'; did you mean duplicate? there are json, schema, " in done.stderr
+
+
 def test_a_missing_command_is_answered_with_the_list() -> None:
     done = tapewatch("topics")
     assert done.returncode == 2
