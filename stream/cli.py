@@ -235,13 +235,13 @@ def main() -> None:
     except TapewatchError as error:
         print(f"tapewatch: {' '.join(str(error).split())}", file=sys.stderr)
         status = 1
+    except (click.Abort, KeyboardInterrupt):  # Abort is a RuntimeError
+        status = INTERRUPTED
     except RuntimeError as error:
         if "cannot cache function" not in str(error):  # as numba says it
             raise
         print(NO_CACHE, file=sys.stderr)
         status = 1
-    except (click.Abort, KeyboardInterrupt):
-        status = INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as in `tapewatch tail risk | head`; nothing is left to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -51,6 +51,7 @@ MANY: Final = 2000  # records asked for at a time
 NOT_COMPARED: Final = ("stale", "internal")
 NOTHING: Final = 0  # stands for "no record expected" among the fingerprints
 ALL: Final = -1  # instruments
+MOST_SHOWN: Final = 1000  # bytes of a record that differs: more than a result has
 
 
 class Tally(msgspec.Struct):
@@ -81,12 +82,22 @@ class Report(msgspec.Struct):
     first_difference: str = ""
     controls: int = 0  # among the messages of the range; they are no ticks
     conflated: int = 0  # results that say how many ticks they stand for
+    group: str = ""
+    unchecked: list[int] = []  # partitions that were not asked for
+    uncommitted: int = 0  # messages of the other partitions behind what the group has committed, where that is the end
+
+    @property
+    def empty(self) -> bool:
+        """The range holds no message."""
+        return self.ticks + self.controls == 0
 
     @property
     def ok(self) -> bool:
-        """Nothing is missing, different or out of order, and nothing duplicated where that was promised."""
+        """Something was checked, and nothing is wrong, nor duplicated where that was promised."""
         strict = self.delivery == "exactly_once"
-        return not any(tally.wrong or (strict and tally.duplicated) for tally in self.topics.values())
+        return not self.empty and not any(
+            tally.wrong or (strict and tally.duplicated) for tally in self.topics.values()
+        )
 
 
 class Head(msgspec.Struct):
@@ -376,7 +387,7 @@ class Verification:
         self._topics = Topic(settings.cluster)
         self._results = {"predictions": names.predictions, "risk": names.risk, "actions": names.actions}
         tallies = {role: Tally() for role in (*self._results, "alerts", "rejected")}
-        self.report = Report(settings.worker.delivery, 0, 0, tallies)
+        self.report = Report(settings.worker.delivery, 0, 0, tallies, group=settings.worker.group)
 
     def partitions(self) -> list[int]:
         """Partitions of the ticks."""
@@ -408,6 +419,10 @@ class Verification:
         self._compare("rejected", self._settings.topics.rejected, partition, expected.rejected, first, _refusal)
         self._compare_alerts(partition, expected)
         self.report.answered = self.report.topics["predictions"].expected
+
+    def note_uncommitted(self, partition: int, committed: int) -> None:
+        """Count what the group has not committed of a partition."""
+        self.report.uncommitted += max(0, self._topics.range(self._settings.topics.ticks, partition)[1] - committed)
 
     def close(self) -> None:
         """Disconnect."""
@@ -562,7 +577,8 @@ def _headers(record: Any) -> dict[str, bytes]:
 
 
 def _text(value: bytes) -> str:
-    return value[:2000].decode("utf-8", errors="backslashreplace")
+    more = f"... ({len(value):,} bytes)" if len(value) > MOST_SHOWN else ""
+    return value[:MOST_SHOWN].decode("utf-8", errors="backslashreplace") + more
 
 
 def verify(
@@ -601,10 +617,14 @@ def verify(
         partitions = verification.partitions()
         _check_partitions({**(start or {}), **(stop or {})}, partitions, settings.topics.ticks)
         committed = clients.committed(settings.cluster, settings.worker.group, settings.topics.ticks, partitions)
-        for partition in partitions if start is None else sorted(start):
+        wanted = partitions if start is None else sorted(start)
+        verification.report.unchecked = sorted(set(partitions) - set(wanted))
+        for partition in wanted:
             first = (start or {}).get(partition, 0)
             last = (stop or {}).get(partition, committed[partition])
             verification.partition(partition, first, max(first, last))
+            if partition not in (stop or {}):
+                verification.note_uncommitted(partition, committed[partition])
     except KafkaException as error:
         raise BrokerUnreachable(clients.unreachable(settings.broker, str(error))) from None
     finally:
@@ -651,14 +671,24 @@ def show(report: Report) -> str:
         lines.append(f"  {report.conflated:,} results are conflated: each stands for the ticks that it says")
     if report.internal:
         lines.append(f"  {report.internal:,} ticks were refused as internal and left out")
+    if report.uncommitted:
+        lines.append(f"  {report.uncommitted:,} messages more are not committed by {report.group}, and not checked")
     if report.first_difference:
         lines.append(f"first difference: {report.first_difference}")
-    lines.append("verified" if report.ok else "NOT VERIFIED")
-    return "\n".join(lines)
+    return "\n".join([*lines, _outcome(report)])
+
+
+def _outcome(report: Report) -> str:
+    if report.empty and not report.first_difference:
+        return f"NOTHING TO VERIFY: no message in the range that group {report.group} has committed"
+    if not report.ok:
+        return "NOT VERIFIED"
+    left = ", ".join(map(str, report.unchecked))
+    return f"verified, but partitions {left} were not asked for" if left else "verified"
 
 
 def run(settings: Settings, start: Offsets | None, stop: Offsets | None, json: bool) -> int:
-    """`tapewatch verify`; the exit status is 1 if anything is wrong.
+    """`tapewatch verify`; the exit status is 1 if anything is wrong, or there is nothing to verify.
 
     Raises
     ------

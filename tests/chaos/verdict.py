@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from stream.verify import Report
 from tests.chaos.crew import Exit
-from tests.chaos.plan import Fault
+from tests.chaos.plan import Fault, Kind
 
 OUR_ERROR: Final = "tapewatch: "  # how the one line of an error begins; anything else is a traceback or a signal
 
@@ -107,7 +107,7 @@ def show(verdict: Verdict, console: Console) -> None:
 def _faults(verdict: Verdict) -> Table:
     table = Table("fault", "times", title=f"Faults, seed {verdict.seed}", title_justify="left")
     kinds = [fault.kind for fault in verdict.faults]
-    for kind in sorted(set(kinds)):
+    for kind in sorted(get_args(Kind)):
         table.add_row(kind, str(kinds.count(kind)))
     table.add_row("workers ended by themselves", str(len(verdict.exits)))
     return table

@@ -150,6 +150,9 @@ def test_killed_in_mid_stream_it_goes_on_as_if_nothing_had_been(
 ) -> None:
     feed = Feed(settings)
     feed.send(4000)
+    idle = verify(settings, *by_hand(settings))
+    assert not idle.ok
+    assert (idle.ticks, idle.uncommitted) == (0, 4000)
     first = start(settings)
     eventually(lambda: committed(settings) >= 500)
     kill_behind(settings, first, feed)

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaException
 from stream import clients, topics
 from stream.broker import EmbeddedBroker
 from stream.children import Child
+from stream.cli import INTERRUPTED
 from stream.config import ROOT, Cluster, Settings
 from stream.messages import decode_prediction, encode
 from stream.publisher import rejected_record
@@ -87,6 +88,8 @@ def test_after_a_repair_what_was_refused_is_put_back_once_and_answered(
     declined = run(repaired, tmp_path, "retry", "--reason", "too_many_symbols", answer="n\n")
     assert "put 1 back" in declined.stdout
     assert "nothing was put back" in declined.stdout
+    unanswered = run(repaired, tmp_path, "retry", "--reason", "too_many_symbols", answer="")
+    assert (unanswered.returncode, unanswered.stderr.strip()) == (INTERRUPTED, "")
     for told in ("1 put back on", "1 left out: put back before\nnothing was put back"):
         retried = run(repaired, tmp_path, "retry", "--reason", "too_many_symbols", "--yes")
         assert retried.returncode == 0, retried.stderr

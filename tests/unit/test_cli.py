@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 from hypothesis import given
@@ -174,11 +175,12 @@ def test_training_without_its_extra_says_what_to_install(missing: str, arguments
     assert_one_line(done, "extra `training`", missing, "make setup-dev")
 
 
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, click.Abort])
 def test_an_interrupt_is_130_without_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    interrupt: type[BaseException], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(**_: object) -> None:
-        raise KeyboardInterrupt
+        raise interrupt
 
     monkeypatch.setattr(cli.commands, "main", interrupted)
     with pytest.raises(SystemExit) as caught:

@@ -102,6 +102,18 @@ def test_conflated_results_are_told() -> None:
     assert "  3 results are conflated: " in show(Report("at_least_once", 9, 9, tallies, conflated=3))
 
 
+def test_where_nothing_was_checked_nothing_is_verified() -> None:
+    report = Report("at_least_once", 0, 0, {"risk": Tally()}, group="desk", uncommitted=7)
+    assert not report.ok
+    assert "  7 messages more are not committed by desk, and not checked\nNOTHING TO VERIFY: " in show(report)
+
+
+def test_partitions_that_were_not_asked_for_are_told() -> None:
+    report = Report("at_least_once", 1, 1, {"risk": Tally(expected=1, found=1)}, unchecked=[0, 2])
+    assert report.ok
+    assert show(report).endswith("verified, but partitions 0, 2 were not asked for")
+
+
 @pytest.mark.parametrize("wrong", [Tally(missing=1), Tally(different=1), Tally(unordered=1)])
 def test_what_is_wrong_is_wrong_for_both(wrong: Tally) -> None:
     report = Report("at_least_once", 1, 1, {"risk": wrong})
