@@ -181,7 +181,7 @@ def _verdict(loss: Loss) -> str:
 
 def _named(names: list[str]) -> str:
     """What a count is followed by: the first few names."""
-    more = f"; and {len(names) - NAMED} more, see below" if len(names) > NAMED else ""
+    more = f"; and {len(names) - NAMED} more in the report's tables" if len(names) > NAMED else ""
     return f": {'; '.join(names[:NAMED])}{more}." if names else "."
 
 
@@ -225,7 +225,8 @@ def overview(comparisons: list[Comparison]) -> str:
         "The quantiles, VaR and ES are the champion's as a worker publishes them; *as trained*: before they followed "
         f"their exceptions. The band of a quantile is where right ones lie in {BAND:.0%} of cases. Kupiec: how many "
         "exceptions there are; CC: that, and their independence. *How it was measured* in each report says what the "
-        "rest means; its words are in the [glossary](../glossary.md#forecast)."
+        "rest means; its words are in the [glossary](../glossary.md#forecast). `tapewatch train all` chooses its "
+        "champion by the [validation loss](../how-to/retrain.md), before any of these test parts is looked at."
     )
     parts = [
         "# Forecasters and baselines",

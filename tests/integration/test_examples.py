@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -97,3 +98,18 @@ def test_kcat_prints_what_comes(kafka_settings: Settings, tmp_path: Path, eventu
     with Child(words, tmp_path / "out.log") as child:
         eventually(printed)
     producer.close()
+
+
+def test_a_model_of_ones_own_runs_beside_those_that_ship(tmp_path: Path) -> None:
+    (block,) = [each for each in blocks("docs/how-to/own-model.md", "sh") if "own_forecaster.py" in each.text]
+    for line in block.lines:
+        words = shlex.split(line.replace("models-of-ours", str(tmp_path / "models")), comments=True)
+        own = {"python": [sys.executable], "tapewatch": [sys.executable, "-m", "stream.cli"]}
+        command = [*own.get(words[0], words[:1]), *words[1:]]
+        if "--out" in command:
+            command[-1] = str(tmp_path / "out")
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 0, done.stderr
+    answered = pq.read_table(tmp_path / "out" / "predictions.parquet", columns=["model", "volatility_10s"])
+    assert answered["model"].unique().to_pylist() == ["ewma@1"]
+    assert pc.all(pc.greater(answered["volatility_10s"], 0)).as_py()
