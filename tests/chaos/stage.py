@@ -217,6 +217,7 @@ class _Stage:
             faults=self._options.faults,
             exits=self._crew.exits,
             report=self._verify(),
+            swapped=self._added,
         )
 
     def _verify(self) -> Report:

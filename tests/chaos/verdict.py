@@ -41,6 +41,12 @@ class Verdict(msgspec.Struct, kw_only=True):
     faults: list[Fault]
     exits: list[Exit]  # of workers by themselves, or with a status other than 0
     report: Report
+    swapped: list[str] = []  # name@version of the models that were swapped in
+
+    @property
+    def idle(self) -> list[str]:
+        """Of those the ones that answered no tick: on a backlog a swap may wait until the load ends."""
+        return [name for name in self.swapped if name not in self.report.models]
 
     @property
     def problems(self) -> list[str]:
@@ -99,6 +105,8 @@ def show(verdict: Verdict, console: Console) -> None:
     )
     for each in verdict.exits:
         console.print(f"worker {each.worker} ended with {each.status}: {each.last_line}", markup=False)
+    if verdict.idle:
+        console.print(f"swapped in, but not in force before the end: {', '.join(verdict.idle)}", markup=False)
     for problem in verdict.problems:
         console.print(f"PROBLEM {problem}", style="red", markup=False)
     console.print(f"{'PASSED' if verdict.ok else 'FAILED'}: seed {verdict.seed}, delivery {report.delivery}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from stream.config import Settings
 from stream.verify import Report, Tally
@@ -143,6 +144,14 @@ def test_anything_lost_wrong_or_twice_fails_the_run(changes: dict[str, Any], pro
     written = msgspec.json.decode((tmp_path / "found.json").read_bytes())
     assert written["ok"] is False
     assert written["problems"] == found.problems
+
+
+def test_a_swap_that_answered_nothing_is_told_and_fails_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    answered = msgspec.structs.replace(report(), models=["gru@1", "dqn@2"])
+    found = judged(report=answered, swapped=["dqn@2", "gru@2"])
+    verdict.show(found, Console())
+    assert found.ok
+    assert "not in force before the end: gru@2\n" in capsys.readouterr().out
 
 
 def test_models_are_in_force_once_a_worker_has_put_each_in_the_place_of_another(tmp_path: Path) -> None:
